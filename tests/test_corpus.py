@@ -1,0 +1,122 @@
+import json
+import os
+
+import pytest
+from datasets import Dataset
+
+from src.corpus import check_sentences, load_pairs, load_sentences, output_folder, split_sentences, write_atomically
+
+ROWS = ["NA", "None", 'a "quoted", sentence', "Ünïcode ⚽", "null"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt", ".jsonl", ".parquet"])
+def test_every_format_and_the_sentence_na(tmp_path, suffix):
+    path, dataset = tmp_path / f"corpus{suffix}", Dataset.from_dict({"sentence": ROWS, "sport": list("abcde")})
+    if suffix == ".txt":
+        path.write_text("\n".join(ROWS) + "\n")
+    elif suffix in (".csv", ".tsv"):
+        dataset.to_csv(path, sep="," if suffix == ".csv" else "\t")
+    else:
+        {".jsonl": dataset.to_json, ".parquet": dataset.to_parquet}[suffix](path)
+    before = path.read_bytes()
+    loaded = load_sentences(path)
+    assert loaded["sentence"][:] == ROWS
+    assert suffix == ".txt" or loaded["sport"][:] == list("abcde")
+    assert path.read_bytes() == before
+
+
+def test_an_edited_file_is_read_anew(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_text("one\ntwo\n")
+    stamp = path.stat()
+    load_sentences(path)
+    path.write_text("six\nten\n")
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert load_sentences(path)["sentence"][:] == ["six", "ten"]
+
+
+def test_another_column(tmp_path):
+    path = tmp_path / "corpus.csv"
+    path.write_text("id,words\n1,left hook\n2,right hook\n")
+    assert load_sentences(path, "words").column_names == ["id", "sentence"]
+    with pytest.raises(ValueError, match="no column 'sentence', only id, words"):
+        load_sentences(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sentence\n", "no rows could be read from"),
+        ("", "no rows could be read from"),
+        ("sentence\nalone\n", "has 1 sentences: at least two"),
+        ("sentence\n12\n13\n", "row 1: 12 is no text but int"),
+        ('sentence\nfine\n"  "\n', "row 2: the sentence is empty"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path, content, message):
+    path = tmp_path / "corpus.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_sentences(path)
+
+
+def test_null_in_a_json_file(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("\n".join(json.dumps({"sentence": s}) for s in ("fine", None, "fine too")))
+    with pytest.raises(ValueError, match="row 2: None is no text but NoneType"):
+        load_sentences(path)
+
+
+def test_missing_file_and_unknown_format(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file .*sport_sentences\.csv"):
+        load_sentences(tmp_path / "sport_sentences.csv")
+    (tmp_path / "corpus.docx").touch()
+    with pytest.raises(ValueError, match=r"formats that can be read: \.csv"):
+        load_sentences(tmp_path / "corpus.docx")
+
+
+def test_pairs_need_their_columns(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("sentence1,sentence2\na,b\nc,d\n")
+    with pytest.raises(ValueError, match="no column 'grade'"):
+        load_pairs(path)
+    path.write_text("sentence1,sentence2,grade\nNA,b,0\nc,d,4\n")
+    assert load_pairs(path)["sentence1"][:] == ["NA", "c"]
+
+
+def test_split_is_seeded_and_in_proportion():
+    dataset = Dataset.from_dict({"sentence": [str(i) for i in range(200)]})
+    splits = [split_sentences(dataset, seed)["split"][:] for seed in (0, 0, 1)]
+    assert splits[0] == splits[1] != splits[2]
+    assert [splits[0].count(s) for s in ("train", "validation", "test")] == [140, 20, 40]
+    own = dataset.add_column("split", ["test"] * 200)
+    assert split_sentences(own) is own
+
+
+def test_output_folder_that_cannot_be_written(tmp_path):
+    assert output_folder(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(PermissionError, match="cannot be written to"):
+        output_folder(tmp_path / "file" / "below")
+    with pytest.raises(PermissionError, match="cannot be written to"):
+        output_folder("/proc/nothing")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "result.json"
+    write_atomically(path, lambda p: p.write_text("old"))
+
+    def fail(p):
+        p.write_text("half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_check_sentences_takes_lists():
+    check_sentences(["a", "b"])
+    with pytest.raises(ValueError, match="row 2: 3 is no text"):
+        check_sentences(["a", 3])

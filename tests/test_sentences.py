@@ -1,0 +1,221 @@
+import json
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from src.sentences import (
+    GRAMMAR_FOLDER,
+    NAMED,
+    SPLITS,
+    GrammarError,
+    generate_sentences,
+    graded_pairs,
+    load_grammar,
+    load_names,
+)
+
+DATA = Path(__file__).parent.parent / "data"
+GRAMMAR = """\
+sport: curling
+events:
+  last_stone:
+    slots:
+      skip: person
+      place: place
+      end: 7..10
+      shot: {takeout: [takeout, hit], draw: [draw, soft one]}
+    wordings:
+      train: ["{skip} won in {place} with a last {shot} in end {end}.", "{place}: {skip:last}, {shot:2}, {end:ordinal}."]
+      validation: ["in {place} the {shot} by {skip} settled end {end:words}", "{skip}'s {shot:2}, {end:ordinal_words}, {place}"]
+      test: ["{skip} {shot} {end} {place} one", "{skip} {shot} {end} {place} two"]
+"""
+
+
+@pytest.fixture
+def grammar(tmp_path):
+    """A folder with the one sport above; call it with (old, new) to change the file."""
+    shutil.copy(DATA / "names.yaml", tmp_path)
+    folder = tmp_path / "grammar"
+    folder.mkdir()
+
+    def write(old="", new=""):
+        assert old in GRAMMAR
+        (folder / "curling.yaml").write_text(GRAMMAR.replace(old, new, 1))
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return generate_sentences()
+
+
+def test_the_committed_corpus_is_regenerated_byte_for_byte(corpus, tmp_path):
+    corpus.to_csv(tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_bytes() == (DATA / "sport_sentences.csv").read_bytes()
+
+
+def test_the_corpus_is_what_it_says(corpus):
+    frame = corpus.to_pandas()
+    assert len(frame) == frame["sentence"].nunique() == 20_000
+    sizes = frame["sport"].value_counts()
+    assert len(sizes) >= 24
+    assert sizes.max() - sizes.min() <= 1
+    for (_, split), rows in frame.groupby(["sport", "split"]):
+        assert set(split) <= set(" ".join(SPLITS))
+        templates = rows["template"].value_counts()
+        assert templates.max() - templates.min() <= 1
+    assert not frame["sentence"].str.contains(r"[{}]|\s\s|s's |\ba [aeiou][a-z]+ing\b").any()
+    assert frame["sentence"].str[0].map(lambda c: not c.islower()).all()
+
+
+def test_splits_share_no_sentence_wording_name_or_facts(corpus):
+    names = {split: {name for pool in pools.values() for name in pool} for split, pools in load_names().items()}
+    stated = {split: set() for split in SPLITS}
+    for row in corpus:
+        stated[row["split"]] |= {row["sentence"], row["template"].split("/", 2)[2] + row["event"] + row["sport"], row["facts"]}
+        others = set().union(*(names[split] for split in SPLITS if split != row["split"]))
+        assert not others & set(json.loads(row["facts"]).values())
+    assert not (stated["train"] & stated["test"] or stated["train"] & stated["validation"] or stated["validation"] & stated["test"])
+
+
+def test_held_out_sports(corpus):
+    sports = {split: set(corpus.filter(lambda row, s=split: row["split"] == s, keep_in_memory=True)["sport"]) for split in SPLITS}
+    assert len(sports["test"] - sports["train"]) == 6
+    assert len(sports["validation"] - sports["train"]) == 3
+    assert not (sports["test"] - sports["train"]) & (sports["validation"] - sports["train"])
+
+
+def test_every_wording_states_every_fact():
+    for event in load_grammar():
+        for wordings in event.wordings.values():
+            for wording in wordings:
+                assert set(re.findall(r"\{(\w+)", wording)) == set(event.slots)
+
+
+def test_another_seed_is_another_corpus():
+    first, again, other = (generate_sentences(300, seed)["sentence"][:] for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_adding_a_sport_is_adding_a_file(grammar):
+    folder = grammar()
+    shutil.copy(GRAMMAR_FOLDER / "football.yaml", folder)
+    assert set(generate_sentences(60, folder=folder)["sport"]) == {"curling", "football"}
+
+
+def test_forms(grammar):
+    (event,) = load_grammar(grammar())
+    facts = {"skip": "Mara Ellis", "place": "Ostmere", "end": "8", "shot": "draw"}
+    rendered = [event.render(wording, facts) for split in ("train", "validation") for wording in event.wordings[split]]
+    assert rendered == [
+        "Mara Ellis won in Ostmere with a last draw in end 8.",
+        "Ostmere: Ellis, soft one, 8th.",
+        "In Ostmere the draw by Mara Ellis settled end eight",
+        "Mara Ellis' soft one, eighth, Ostmere",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "words", "ordinal", "ordinal_words"),
+    [("1", "one", "1st", "first"), ("12", "twelve", "12th", "twelfth"), ("20", "twenty", "20th", "twentieth"),
+     ("43", "forty-three", "43rd", "forty-third"), ("11", "eleven", "11th", "eleventh"), ("8", "eight", "8th", "eighth")],
+)  # fmt: skip
+def test_numbers(grammar, value, words, ordinal, ordinal_words):
+    (event,) = load_grammar(grammar())
+    slot = event.slots["end"]
+    assert [slot.render(value, form) for form in slot.forms] == [value, words, ordinal, ordinal_words]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("{skip} won", "Someone won", r"curling.yaml, line 10: the fact \{skip\} is not stated in"),
+        ("{skip} won", "{captain} won", r"line 10: unknown slot \{captain\}"),
+        ("{shot:2}", "{shot:3}", r"line 10: \{shot\} has no form '3'"),
+        ("a last {shot}", "a {shot}", "line 10: 'a' or 'an' before a slot"),
+        ("a last {shot}", "{ {shot}", "line 10: a brace that belongs to no slot"),
+        ("7..10", "10..7", "line 7: the range 10..7 is empty"),
+        ("7..10", "several", "line 7: a slot is person, club, place, a range"),
+        ("[draw, soft one]", "[draw]", "line 8: a choice needs"),
+        ("[draw, soft one]", "[draw, hit]", "line 8: two values of a choice are said in the same words"),
+        ("skip: person", "skip: club", "line 5: event 'last_stone' needs at least one person"),
+        ("      place: place\n", "      place: place\n      place: place\n", "line 6: 'place' is given twice"),
+        ("      test:", "      exam:", "line 12: unknown key 'exam'"),
+        ("    slots:", "    facts:", "line 4: unknown key 'facts'"),
+        ("sport: curling\n", "", "`sport:` is missing"),
+        ("sport: curling", "sport: [curling", r"curling.yaml, line \d+: "),
+        ("sport: curling", "only_in: train\nsport: curling", "line 1: only_in must be validation or test"),
+        (" two\"]", " one\"]", "line 12: the same entry twice"),
+        (", \"{skip} {shot} {end} {place} two\"", "", "line 12: event 'last_stone' needs at least two wordings for test"),
+        ("in {place} the {shot} by {skip} settled end {end:words}", "{skip} {shot} {end} {place} one", "line 12: the same wording as in curling.yaml, line 11"),
+    ],
+)  # fmt: skip
+def test_a_broken_grammar_is_refused_with_file_line_and_reason(grammar, old, new, message):
+    with pytest.raises(GrammarError, match=message):
+        load_grammar(grammar(old, new))
+
+
+def test_yaml_tags_are_not_executed(grammar):
+    with pytest.raises(GrammarError):
+        load_grammar(grammar("7..10", "!!python/object/apply:os.system ['touch hacked']"))
+    assert not Path("hacked").exists()
+
+
+def test_too_many_sentences_and_too_few(grammar):
+    with pytest.raises(ValueError, match="count is 0"):
+        generate_sentences(0)
+    folder = grammar()
+    with pytest.raises(GrammarError, match="no grammar file"):
+        load_grammar(folder / "nothing")
+    names = (folder.parent / "names.yaml").read_text()
+    shared = load_names(folder)["test"]["place"][0]
+    (folder.parent / "names.yaml").write_text(names.replace("place:\n    [", f"place:\n    [{shared}, ", 1))
+    with pytest.raises(GrammarError, match="names in more than one split"):
+        load_names(folder)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return graded_pairs("test", per_grade=300).to_pandas()
+
+
+def test_pairs_are_what_their_grade_says(pairs):
+    for row in pairs.itertuples():
+        (sport1, event1, _, wording1), (sport2, event2, _, wording2) = row.template1.split("/"), row.template2.split("/")
+        facts1, facts2 = json.loads(row.facts1), json.loads(row.facts2)
+        differing = sum(facts1[slot] != facts2.get(slot) for slot in facts1)
+        if sport1 != sport2:
+            grade = 0
+        elif event1 != event2:
+            grade = 1
+        else:
+            grade = {0: 4, 1: 3}.get(differing, 2)
+            assert (wording1 == wording2) == (row.kind == "wording trap")
+        assert row.grade == grade
+        assert row.sentence1 != row.sentence2
+
+
+def test_shared_names_say_nothing_about_topic(pairs):
+    pools = load_names()["test"]
+    words = {name.split()[-1] for kind in NAMED for name in pools[kind]}
+
+    def shared(row):
+        first, second = (set(re.findall(r"[A-Za-z]+", sentence)) & words for sentence in (row.sentence1, row.sentence2))
+        return len(first & second)
+
+    pairs = pairs.assign(shared=[shared(row) for row in pairs.itertuples()])
+    ladder = pairs[pairs["kind"] == "ladder"]
+    for grade in (0, 1, 2):
+        assert Counter(ladder.loc[ladder["grade"] == grade, "shared"]) == {0: 100, 1: 100, 2: 100}
+    trap = pairs[pairs["kind"] == "name trap"]
+    assert set(trap.loc[trap["grade"] == 0, "shared"]) == {2}
+    assert set(trap.loc[trap["grade"] == 2, "shared"]) == {0}
+    assert Counter(zip(pairs["grade"], pairs["kind"])) == {
+        **{(grade, "ladder"): 300 for grade in range(5)},
+        (0, "name trap"): 300, (2, "name trap"): 300, (3, "wording trap"): 300,
+    }  # fmt: skip

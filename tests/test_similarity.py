@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from src import similarity
+from src.similarity import paired_cosines, pairwise_distribution
+
+
+def naive(rows):
+    return (rows @ rows.T)[np.triu_indices(len(rows), 1)]
+
+
+@settings(deadline=None)
+@given(st.integers(2, 60), st.integers(2, 20), st.integers(0, 99), st.integers(3, 70))
+def test_equals_the_naive_way_whatever_the_blocks(n, dim, seed, block):
+    rows = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32) + 0.3
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    cosines = naive(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(similarity, "BLOCK", block)
+        for embeddings in (rows, sparse.csr_matrix(rows)):
+            distribution = pairwise_distribution(embeddings)
+            assert distribution.counts.sum() == n * (n - 1) // 2
+            expected = np.histogram(np.clip(cosines, -1, 1), distribution.edges)[0]
+            moved = np.abs(np.cumsum(distribution.counts) - np.cumsum(expected)).max()
+            assert moved <= 1 + n * (n - 1) // 200  # rounding may put a cosine on the other side of an edge
+            assert distribution.mean == pytest.approx(cosines.mean(dtype=float), abs=1e-6)
+            assert distribution.std**2 == pytest.approx(cosines.var(dtype=float), abs=1e-7)
+
+
+def test_quantiles_are_within_the_stated_error(unit_rows):
+    rows = unit_rows(700, 16)
+    distribution, cosines = pairwise_distribution(rows), naive(rows)
+    for q in (0.001, 0.05, 0.5, 0.95, 0.999):
+        assert abs(distribution.quantile(q) - np.quantile(cosines, q)) <= 0.0005
+    assert distribution.width == pytest.approx(np.diff(np.quantile(cosines, [0.05, 0.95]))[0], abs=0.001)
+
+
+def test_the_diagonal_is_left_out():
+    distribution = pairwise_distribution(np.eye(40, dtype=np.float32))
+    assert distribution.counts[similarity.BINS // 2] == distribution.counts.sum() == 780
+    assert (distribution.mean, distribution.std) == (0, 0)
+
+
+def test_equal_rows_fall_into_the_last_bin(unit_rows):
+    rows = np.repeat(unit_rows(1, 384), 50, axis=0)
+    assert pairwise_distribution(rows).counts[-1] == 1225
+
+
+def test_memory_does_not_grow_with_the_number_of_pairs(unit_rows):
+    import tracemalloc
+
+    def peak(n):
+        rows = unit_rows(n, 8)
+        tracemalloc.start()
+        pairwise_distribution(rows)
+        return tracemalloc.get_traced_memory()[1], tracemalloc.stop()
+
+    assert peak(6000)[0] < 1.5 * peak(3000)[0] + 8 * 3000 * 8 * 4
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (np.ones((1, 4), np.float32) / 2, "two rows or more"),
+        (np.ones((3, 4), np.float32), "row 0 has length 2, not 1"),
+        (np.array([[1, 0], [0, 0]], np.float32), "row 1 has length 0, not 1"),
+        (np.array([[1, 0], [np.nan, 0]], np.float32), "row 1 has length nan"),
+    ],
+)
+def test_bad_rows_are_named(rows, message):
+    with pytest.raises(ValueError, match=message):
+        pairwise_distribution(rows)
+    with pytest.raises(ValueError, match=message):
+        paired_cosines(rows, rows)
+
+
+def test_paired_cosines(unit_rows):
+    first, second = unit_rows(9, 5), unit_rows(9, 5, seed=1)
+    expected = [a @ b for a, b in zip(first, second)]
+    assert np.allclose(paired_cosines(first, second), expected, atol=1e-6)
+    assert np.allclose(paired_cosines(sparse.csr_matrix(first), sparse.csr_matrix(second)), expected, atol=1e-6)

@@ -73,7 +73,7 @@ def run(parameters: dict[str, dict], runs: Path, in_place: bool) -> None:
         try:
             papermill.execute_notebook(
                 ROOT / f"{notebook}.ipynb", executed, parameters[notebook], kernel_name="python3", cwd=ROOT,
-                progress_bar=False, stderr_file=sys.stderr,
+                progress_bar=False, stderr_file=sys.stderr, extra_arguments=["--log-level=40"],
             )  # fmt: skip
         finally:
             node = tidy(nbformat.read(executed, as_version=4))

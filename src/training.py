@@ -70,7 +70,8 @@ def fine_tune(
         raise ValueError(f"{repeated} training sentences are repeats: each would be a false negative of its twin")
     if settings.batch_size > len(sentences):
         raise ValueError(f"batch_size is {settings.batch_size}, but there are only {len(sentences)} training sentences")
-    _refuse_equal_views(encoder, sentences)
+    tokens = encoder.tokenize(sentences)
+    _refuse_equal_views(encoder, tokens[:2])
     set_seed(settings.seed)
     progress = _Progress(encoder, settings, after_epoch)
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +87,7 @@ def fine_tune(
             DropoutViews(encoder, settings),
             arguments,
             data_collator=lambda rows: encoder.tokenizer.pad(rows + rows, return_tensors="pt"),
-            train_dataset=Dataset.from_list(encoder.tokenize(sentences)),
+            train_dataset=Dataset.from_list(tokens),
             callbacks=[progress],
         )
         trainer.remove_callback(PrinterCallback)
@@ -149,9 +150,9 @@ class _Progress(TrainerCallback):
         self.bar.close()
 
 
-def _refuse_equal_views(encoder: Encoder, sentences: Sequence[str]) -> None:
+def _refuse_equal_views(encoder: Encoder, tokens: list[dict[str, list[int]]]) -> None:
     """Two passes in training mode must differ, or the objective has nothing to teach."""
-    batch = encoder.tokenizer.pad(encoder.tokenize(sentences[:2]), return_tensors="pt")
+    batch = encoder.tokenizer.pad(tokens, return_tensors="pt")
     was_training = encoder.model.training
     encoder.model.train()
     with torch.no_grad(), torch.random.fork_rng():

@@ -11,10 +11,10 @@ ROOT = Path(__file__).parent.parent
 
 
 def make_tiny_model(folder: Path | str, dropout: float = 0.1, seed: int = 0) -> Path:
-    """Write model and tokenizer to `folder`; the vocabulary is the words of the grammar and the letters."""
+    """Write model and tokenizer to `folder`; the vocabulary is the words of grammar and names, and the letters."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    text = " ".join(path.read_text().lower() for path in sorted((ROOT / "data" / "grammar").glob("*.yaml")))
+    text = " ".join(path.read_text().lower() for path in sorted((ROOT / "data").rglob("*.yaml")))
     words = sorted({word for word in re.findall(r"[a-z]+", text) if len(word) > 1})
     letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), *words]

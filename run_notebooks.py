@@ -1,6 +1,7 @@
 """Execute the three notebooks in order with a profile's parameters; everything they write goes under one folder."""
 
 import argparse
+import ast
 import resource
 import sys
 import time
@@ -22,7 +23,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", default="embedded", help="a name in profiles/, or a YAML file")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for all that is written")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="parameters for this run, as in a profile")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="parameters for this run, as in a profile"
+    )
     parser.add_argument("--in-place", action="store_true", help="refresh the committed notebooks, data and figures")
     options = parser.parse_args()
     try:
@@ -56,7 +59,10 @@ def notebook_parameters(profile: str, assignments: list[str], runs: Path | None)
         everywhere |= set(defaults)
         if unknown := set(sections.get(notebook) or {}) - set(defaults):
             raise ValueError(f"{file}: {notebook} has no parameter {unknown.pop()!r}, only {', '.join(defaults)}")
-        outputs = {name: str(runs / yaml.safe_load(defaults[name]["default"])) for name in REDIRECTED if name in defaults} if runs else {}
+        outputs = {}
+        if runs:
+            redirected = [name for name in REDIRECTED if name in defaults]
+            outputs = {name: str(runs / ast.literal_eval(defaults[name]["default"])) for name in redirected}
         ours = {name: value for name, value in overrides.items() if name in defaults}
         parameters[notebook] = outputs | (sections.get(notebook) or {}) | ours
     if unknown := set(overrides) - everywhere:
@@ -81,7 +87,9 @@ def run(parameters: dict[str, dict], runs: Path, in_place: bool) -> None:
             executed.with_suffix(".html").write_text(HTMLExporter().from_notebook_node(node)[0], encoding="utf-8")
         print(f"      done in {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
         headlines += [
-            "".join(output["text"] for output in cell.outputs if output.output_type == "stream" and output.name == "stdout")
+            "".join(
+                output["text"] for output in cell.outputs if output.output_type == "stream" and output.name == "stdout"
+            )
             for cell in node.cells
             if "headline" in cell.metadata.get("tags", [])
         ]
@@ -98,7 +106,9 @@ def tidy(node: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for cell in node.cells:
         if cell.cell_type == "code":
             cell.outputs = [
-                output for output in cell.outputs if not (output.get("name") == "stderr" and "\r" in output.get("text", ""))
+                output
+                for output in cell.outputs
+                if not (output.get("name") == "stderr" and "\r" in output.get("text", ""))
             ]
     return node
 
@@ -107,7 +117,12 @@ def commit_form(node: nbformat.NotebookNode) -> None:
     """Strip what differs from machine to machine, keep outputs and counts."""
     from nbstripout import strip_output
 
-    keys = ["metadata.papermill", "cell.metadata.papermill", "cell.metadata.execution", "metadata.language_info.version"]
+    keys = [
+        "metadata.papermill",
+        "cell.metadata.papermill",
+        "cell.metadata.execution",
+        "metadata.language_info.version",
+    ]
     strip_output(node, keep_output=True, keep_count=True, extra_keys=keys)
 
 

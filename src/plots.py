@@ -12,7 +12,15 @@ from matplotlib.figure import Figure
 from src.corpus import write_atomically
 from src.similarity import PairwiseDistribution
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito: colour-blind safe
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+)  # Okabe & Ito: colour-blind safe
 SHOWN_BINS = 200  # of the distribution's 4,000, joined: 0.01 each, the same for everything compared
 
 
@@ -113,7 +121,7 @@ def loss_curves(losses: dict[str, Sequence[float]], steps_per_epoch: int, title:
 
 
 def by_epoch(panels: dict[str, dict[str, Sequence[float]]], title: str, base: str = "base") -> Figure:
-    """One panel a measure, one line a run: `panels[measure][run]` holds the value at epoch 0 (the base model), 1, 2 …"""
+    """One panel a measure, one line a run: `panels[measure][run]` holds its values from epoch 0 (base) on."""
     figure, axes = plt.subplots(
         1, len(panels), figsize=(2.9 * len(panels) + 0.6, 3.3), dpi=100, squeeze=False, layout="constrained"
     )

@@ -21,7 +21,7 @@ def effective_rank(embeddings: Float[np.ndarray, "n dim"]) -> float:
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def order(cosines: Float[np.ndarray, "pairs"], grades: Int[np.ndarray, "pairs"], among: tuple[int, ...]) -> float:
+def order(cosines: Float[np.ndarray, " pairs"], grades: Int[np.ndarray, " pairs"], among: tuple[int, ...]) -> float:
     """Spearman correlation of cosine and grade over the pairs of the grades named, in [-1, 1].
 
     `topic_order` is `among=(0, 1, 2)`, `fact_order` is `among=(2, 3, 4)`; grades should be equally frequent.
@@ -30,7 +30,7 @@ def order(cosines: Float[np.ndarray, "pairs"], grades: Int[np.ndarray, "pairs"],
     return float(spearmanr(cosines[chosen], grades[chosen]).statistic)
 
 
-def rung_auc(cosines: Float[np.ndarray, "pairs"], grades: Int[np.ndarray, "pairs"], k: int) -> float:
+def rung_auc(cosines: Float[np.ndarray, " pairs"], grades: Int[np.ndarray, " pairs"], k: int) -> float:
     """Probability that a pair of grade k has a higher cosine than one of grade k-1 (area under the ROC curve)."""
     chosen = np.isin(grades, (k - 1, k))
     return float(roc_auc_score(grades[chosen] == k, cosines[chosen]))

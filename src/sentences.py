@@ -169,8 +169,8 @@ def _row(event: Event, split: str, wording: int, facts: dict[str, str]) -> dict[
 def graded_pairs(split: str, per_grade: int = 400, seed: int = 0, folder: Path | str = GRAMMAR_FOLDER) -> Dataset:
     """Pairs of sentences of one split whose relatedness follows from their facts alone.
 
-    Columns: `sentence1`, `sentence2`, `grade` (4 same facts, 3 one fact differs, 2 same event, 1 same sport, 0 different
-    sports), `kind`, `split`, and the `template` and `facts` that each sentence was made of. Kinds:
+    Columns: `sentence1`, `sentence2`, `grade` (4 same facts, 3 one fact differs, 2 same event, 1 same sport, 0
+    different sports), `kind`, `split`, and the `template` and `facts` that each sentence was made of. Kinds:
 
     - `ladder`: `per_grade` pairs of each grade, never in one wording; grades 0, 1 and 2 share no, one or two names
       equally often, so that names say nothing about topic.
@@ -194,8 +194,10 @@ def graded_pairs(split: str, per_grade: int = 400, seed: int = 0, folder: Path |
         facts = first.draw_facts(names, rng)
         one = _row(first, split, wordings[0], facts)
         two = _row(second, split, wordings[1], _related_facts(first, second, facts, grade, shared, names, rng))
-        columns = [(f"{column}{i}", row[column]) for column in ("sentence", "template", "facts") for i, row in ((1, one), (2, two))]
-        rows.append(dict(columns) | {"grade": grade, "kind": kind, "split": split})
+        stated = {
+            f"{name}{i}": row[name] for name in ("sentence", "template", "facts") for i, row in ((1, one), (2, two))
+        }
+        rows.append(stated | {"grade": grade, "kind": kind, "split": split})
     return Dataset.from_list(rows)
 
 
@@ -208,9 +210,10 @@ def _related_facts(
     words = {word for name, slot in first.slots.items() if slot.type in NAMED for word in facts[name].split()}
     if grade == 3:
         changed = rng.choice(list(facts))
-        while (fresh := second.draw_facts(names, rng)[changed]) == facts[changed] or not words.isdisjoint(fresh.split()):
-            pass
-        return facts | {changed: fresh}
+        while True:
+            fresh = second.draw_facts(names, rng)[changed]
+            if fresh != facts[changed] and words.isdisjoint(fresh.split()):
+                return facts | {changed: fresh}
     taken = {}
     for kind in rng.sample(["person", "place"], shared):
         source, target = (

@@ -46,7 +46,9 @@ def _write(encoder: Encoder, folder: Path, settings: dict) -> None:
         # the classic module paths: version 6 opens them and older versions know no others
         "modules.json": [
             {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{module}"}
-            for i, (path, module) in enumerate((("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")))
+            for i, (path, module) in enumerate(
+                (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+            )
         ],
         "1_Pooling/config.json": {"word_embedding_dimension": encoder.model.config.hidden_size, **pooling},
         "sentence_bert_config.json": {"max_seq_length": encoder.max_length, "do_lower_case": False},
@@ -59,7 +61,7 @@ def _write(encoder: Encoder, folder: Path, settings: dict) -> None:
     lines = "\n".join(f"- {key}: {value}" for key, value in settings.items())
     (folder / "README.md").write_text(
         f"---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\n---\n# {folder.name}\n\n"
-        f"{encoder.name} fine-tuned without labels by unsupervised SimCSE (Gao et al. 2021) on sentences of one domain.\n"
+        f"{encoder.name} fine-tuned without labels by unsupervised SimCSE (Gao et al. 2021) on one domain.\n"
         f"{encoder.pooling} pooling, unit-length embeddings, up to {encoder.max_length} tokens.\n\n"
         f"## Settings\n\n{lines}\n- transformers: {version('transformers')}\n- torch: {version('torch')}\n"
     )

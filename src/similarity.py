@@ -16,8 +16,8 @@ BLOCK = 1024  # rows: a block of cosines takes 4 MB, and fits in a cache
 class PairwiseDistribution:
     """The cosines of all n(n-1)/2 pairs of n embeddings, as counts in bins of equal width over [-1, 1]."""
 
-    edges: Float[np.ndarray, "edges"]  # one more than there are bins
-    counts: Int[np.ndarray, "bins"]
+    edges: Float[np.ndarray, " edges"]  # one more than there are bins
+    counts: Int[np.ndarray, " bins"]
     mean: float  # exact, from sums and not from bins
     std: float
 
@@ -62,7 +62,9 @@ def pairwise_distribution(embeddings: Embeddings, progress: bool = False) -> Pai
                 counts += np.bincount(np.clip(positions, 0, BINS - 1, out=positions), minlength=BINS)
                 bar.update(len(positions))
     mean, second = moments / (n * (n - 1) / 2) if sparse.issparse(embeddings) else _moments(embeddings)
-    return PairwiseDistribution(np.linspace(-1, 1, BINS + 1), counts, float(mean), float(max(second - mean**2, 0) ** 0.5))
+    return PairwiseDistribution(
+        np.linspace(-1, 1, BINS + 1), counts, float(mean), float(max(second - mean**2, 0) ** 0.5)
+    )
 
 
 def _moments(embeddings: Float[np.ndarray, "n dim"]) -> tuple[float, float]:
@@ -76,7 +78,7 @@ def _moments(embeddings: Float[np.ndarray, "n dim"]) -> tuple[float, float]:
     return (np.square(total).sum() - squares) / pairs, (np.square(gram).sum() - fourth) / pairs
 
 
-def paired_cosines(first: Embeddings, second: Embeddings) -> Float[np.ndarray, "n"]:
+def paired_cosines(first: Embeddings, second: Embeddings) -> Float[np.ndarray, " n"]:
     """Cosine of row i of `first` with row i of `second`, both of unit rows."""
     check_unit_rows(first)
     check_unit_rows(second)

@@ -56,9 +56,9 @@ def fine_tune(
     settings: TrainingSettings,
     after_epoch: Callable[[int], object] = lambda epoch: None,
 ) -> list[float]:
-    """Train `encoder` in place by unsupervised SimCSE (Gao et al. 2021, section 3) and return the loss of every step.
+    """Train `encoder` in place by unsupervised SimCSE (Gao et al. 2021, section 3); returns the loss of every step.
 
-    Each sentence is encoded twice under the model's own dropout; the other sentences of the batch are the negatives. The
+    Each sentence is encoded twice under the model's own dropout; the rest of the batch are the negatives. The
     learning rate warms up over a tenth of an epoch and then stays, so that after epoch 1 a run of three epochs is where
     a run of one would be. `after_epoch(1)`, … is called with the model in eval mode.
 
@@ -114,7 +114,9 @@ class DropoutViews(nn.Module):
         self, input_ids: Int[Tensor, "views tokens"], attention_mask: Int[Tensor, "views tokens"], **inputs: Tensor
     ) -> dict[str, Float[Tensor, ""]]:
         embeddings = self.head(self.embed({"input_ids": input_ids, "attention_mask": attention_mask, **inputs}))
-        with torch.autocast(embeddings.device.type, enabled=False):  # in bf16 a cosine has two digits, too few for 1/0.05
+        with torch.autocast(
+            embeddings.device.type, enabled=False
+        ):  # in bf16 a cosine has two digits, too few for 1/0.05
             return {"loss": info_nce(*embeddings.float().chunk(2), self.temperature)}
 
 

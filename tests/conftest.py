@@ -35,5 +35,9 @@ def unit_rows():
 
 @pytest.fixture(scope="session")
 def some_sentences():
-    subjects, verbs, objects = ["the keeper", "a sprinter", "our skipper"], ["beats", "holds", "meets"], ["the field", "a rival"]
+    subjects, verbs, objects = (
+        ["the keeper", "a sprinter", "our skipper"],
+        ["beats", "holds", "meets"],
+        ["the field", "a rival"],
+    )
     return [f"{s} {v} {o} in lap {n}." for n in range(1, 5) for s in subjects for v in verbs for o in objects]

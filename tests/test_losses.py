@@ -17,7 +17,9 @@ def test_equals_pytorch_metric_learning(batch, temperature, seed):
     torch.manual_seed(seed)
     anchors, positives = torch.randn(2, batch, 8)
     oracle = SelfSupervisedLoss(NTXentLoss(temperature=temperature), symmetric=False)
-    assert info_nce(anchors, positives, temperature).item() == pytest.approx(oracle(anchors, positives).item(), abs=1e-4)
+    assert info_nce(anchors, positives, temperature).item() == pytest.approx(
+        oracle(anchors, positives).item(), abs=1e-4
+    )
 
 
 @given(st.integers(2, 64), temperatures)

@@ -77,14 +77,25 @@ def test_splits_share_no_sentence_wording_name_or_facts(corpus):
     names = {split: {name for pool in pools.values() for name in pool} for split, pools in load_names().items()}
     stated = {split: set() for split in SPLITS}
     for row in corpus:
-        stated[row["split"]] |= {row["sentence"], row["template"].split("/", 2)[2] + row["event"] + row["sport"], row["facts"]}
+        stated[row["split"]] |= {
+            row["sentence"],
+            row["template"].split("/", 2)[2] + row["event"] + row["sport"],
+            row["facts"],
+        }
         others = set().union(*(names[split] for split in SPLITS if split != row["split"]))
         assert not others & set(json.loads(row["facts"]).values())
-    assert not (stated["train"] & stated["test"] or stated["train"] & stated["validation"] or stated["validation"] & stated["test"])
+    assert not (
+        stated["train"] & stated["test"]
+        or stated["train"] & stated["validation"]
+        or stated["validation"] & stated["test"]
+    )
 
 
 def test_held_out_sports(corpus):
-    sports = {split: set(corpus.filter(lambda row, s=split: row["split"] == s, keep_in_memory=True)["sport"]) for split in SPLITS}
+    sports = {
+        split: set(corpus.filter(lambda row, s=split: row["split"] == s, keep_in_memory=True)["sport"])
+        for split in SPLITS
+    }
     assert len(sports["test"] - sports["train"]) == 6
     assert len(sports["validation"] - sports["train"]) == 3
     assert not (sports["test"] - sports["train"]) & (sports["validation"] - sports["train"])
@@ -186,7 +197,10 @@ def pairs():
 
 def test_pairs_are_what_their_grade_says(pairs):
     for row in pairs.itertuples():
-        (sport1, event1, _, wording1), (sport2, event2, _, wording2) = row.template1.split("/"), row.template2.split("/")
+        (sport1, event1, _, wording1), (sport2, event2, _, wording2) = (
+            row.template1.split("/"),
+            row.template2.split("/"),
+        )
         facts1, facts2 = json.loads(row.facts1), json.loads(row.facts2)
         differing = sum(facts1[slot] != facts2.get(slot) for slot in facts1)
         if sport1 != sport2:

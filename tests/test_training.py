@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from src.encoder import load_encoder
+from src.losses import info_nce
+from src.training import DropoutViews, TrainingSettings, fine_tune
+from tests.tiny_model import make_tiny_model
+
+FAST = TrainingSettings(epochs=2, learning_rate=1e-3, batch_size=8, precision="fp32")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"temperature": 0.0}, r"temperature is 0\.0: it must be above 0"),
+        ({"temperature": -0.1}, r"temperature is -0\.1"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"epochs": 0}, "epochs is 0: it must be a whole number, 1 or more"),
+        ({"epochs": -1}, "epochs is -1"),
+        ({"batch_size": 1}, "batch_size is 1: without a second sentence there are no negatives"),
+        ({"learning_rate": 0.0}, r"learning_rate is 0\.0"),
+        ({"precision": "fp8"}, "precision is 'fp8': expected auto, fp32 or bf16"),
+    ],
+)
+def test_settings_that_cannot_work(values, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingSettings(**values)
+
+
+def test_sentences_that_cannot_work(tiny, some_sentences):
+    with pytest.raises(ValueError, match="batch_size is 100, but there are only 72 training sentences"):
+        fine_tune(tiny, some_sentences, TrainingSettings(batch_size=100))
+    with pytest.raises(ValueError, match="1 training sentences are repeats: each would be a false negative"):
+        fine_tune(tiny, [*some_sentences, some_sentences[0]], FAST)
+    with pytest.raises(ValueError, match="row 73: 7 is no text"):
+        fine_tune(tiny, [*some_sentences, 7], FAST)
+
+
+def test_a_model_without_dropout_is_refused(tmp_path, some_sentences):
+    stiff = load_encoder(str(make_tiny_model(tmp_path / "stiff", dropout=0.0)), "mean")
+    before = stiff.encode(some_sentences, progress=False)
+    with pytest.raises(ValueError, match="stiff has dropout 0 everywhere, both views of a sentence would be identical"):
+        fine_tune(stiff, some_sentences, FAST)
+    assert np.array_equal(stiff.encode(some_sentences, progress=False), before)
+
+
+def train(folder, sentences, settings=FAST):
+    """Train a fresh tiny model; the loss of every step and the embeddings after every epoch."""
+    encoder, snapshots = load_encoder(str(folder), "mean"), {}
+    losses = fine_tune(
+        encoder, sentences, settings, lambda e: snapshots.update({e: encoder.encode(sentences, progress=False)})
+    )
+    return losses, snapshots
+
+
+def test_training_learns_and_is_deterministic(tiny_folder, tiny, some_sentences):
+    longer = TrainingSettings(epochs=6, learning_rate=1e-3, batch_size=8, precision="fp32")
+    losses, snapshots = train(tiny_folder, some_sentences, longer)
+    assert len(losses) == 54
+    assert list(snapshots) == [1, 2, 3, 4, 5, 6]
+    assert np.mean(losses[-9:]) < 0.9 * np.mean(losses[:9])
+    assert np.abs(snapshots[1] - tiny.encode(some_sentences, progress=False)).max() > 1e-3
+    again, same = train(tiny_folder, some_sentences, longer)
+    assert again == losses
+    assert np.array_equal(same[6], snapshots[6])
+
+
+def test_epoch_1_of_two_is_a_run_of_one_and_looking_changes_nothing(tiny_folder, some_sentences):
+    _, two = train(tiny_folder, some_sentences)
+    _, one = train(
+        tiny_folder, some_sentences, TrainingSettings(epochs=1, learning_rate=1e-3, batch_size=8, precision="fp32")
+    )
+    assert np.array_equal(one[1], two[1])
+    blind = load_encoder(str(tiny_folder), "mean")
+    fine_tune(blind, some_sentences, FAST)
+    assert not blind.model.training
+    assert np.array_equal(blind.encode(some_sentences, progress=False), two[2])
+
+    noisy = load_encoder(str(tiny_folder), "mean")
+    fine_tune(noisy, some_sentences, FAST, lambda epoch: torch.rand(1000))
+    assert np.array_equal(noisy.encode(some_sentences, progress=False), two[2])
+
+
+def test_the_two_views_differ_by_dropout_alone(tiny, some_sentences):
+    """The module's loss is info_nce of two separate passes under the same dropout masks' law: off in eval, on in train."""
+    views = DropoutViews(tiny, FAST)
+    batch = tiny.tokenizer.pad(tiny.tokenize(some_sentences[:8]) * 2, return_tensors="pt")
+    views.eval()
+    with torch.no_grad():
+        embeddings = tiny.embed(batch)[:8]
+        assert torch.allclose(views(**batch)["loss"], info_nce(embeddings, embeddings, 0.05), atol=1e-4)
+        views.train()
+        torch.manual_seed(1)
+        loss = views(**batch)["loss"]
+        torch.manual_seed(1)
+        first, second = tiny.embed(batch).chunk(2)
+    assert torch.allclose(loss, info_nce(first, second, 0.05), atol=1e-5)
+    assert F.cosine_similarity(first, second).max() < 0.99999
+
+
+def test_a_ragged_last_batch_and_the_mlp_head(tiny_folder, some_sentences):
+    settings = TrainingSettings(epochs=1, batch_size=7, mlp_head=True, precision="fp32", learning_rate=1e-3)
+    encoder = load_encoder(str(tiny_folder), "mean")
+    names = list(encoder.model.state_dict())
+    assert len(fine_tune(encoder, some_sentences, settings)) == 11  # ten of 7 and one of 2
+    assert list(encoder.model.state_dict()) == names
+
+
+def test_bf16_learns_much_the_same(tiny_folder, some_sentences):
+    from dataclasses import replace
+
+    fp32, bf16 = (train(tiny_folder, some_sentences, replace(FAST, precision=p))[0] for p in ("fp32", "bf16"))
+    assert np.allclose(fp32, bf16, atol=0.15)
+    assert fp32 != bf16
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_folder, some_sentences):
+    encoder = load_encoder(str(tiny_folder), "mean")
+    encoder.model.encoder.layer[0].output.dense.weight.data[:] = torch.inf
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 1: lower the learning rate"):
+        fine_tune(encoder, some_sentences, FAST)

@@ -108,7 +108,7 @@ def tidy(node: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.outputs = [
                 output
                 for output in cell.outputs
-                if not (output.get("name") == "stderr" and "\r" in output.get("text", ""))
+                if not (output.get("name") == "stderr" and ("\r" in output.text or not output.text.strip()))
             ]
     return node
 

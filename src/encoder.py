@@ -1,5 +1,6 @@
 """Sentence encoders: find the weights, check them, load them, and turn sentences into unit vectors."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -221,13 +222,11 @@ def _named_folder(model: str, models_folder: Path) -> Path:
 
 def _hub_folder(repository: str, revision: str | None, local: Path) -> Path:
     """The repository's files in the hub's cache; the hub is asked once, and given `PROBE_SECONDS` to answer."""
-    patterns = ["*.json", "*.txt", "*.model"]
-    try:
-        cached = Path(snapshot_download(repository, revision=revision, local_files_only=True))
-        if any((cached / name).is_file() for name in WEIGHTS):
-            return cached
-    except LocalEntryNotFoundError:
-        pass
+    for name in WEIGHTS:
+        with contextlib.suppress(LocalEntryNotFoundError):
+            cached = _download(repository, revision, name, local_files_only=True)
+            if (cached / name).is_file():
+                return cached
     answer: dict[str, object] = {}
 
     def ask() -> None:
@@ -252,7 +251,12 @@ def _hub_folder(repository: str, revision: str | None, local: Path) -> Path:
     weights = next((name for name in WEIGHTS if name in files), None)
     if weights is None:
         raise FileNotFoundError(f"{repository} has neither {' nor '.join(WEIGHTS)}")
-    return Path(snapshot_download(repository, revision=answer["info"].sha, allow_patterns=[*patterns, weights]))
+    return _download(repository, revision, weights)
+
+
+def _download(repository: str, revision: str | None, weights: str, **options) -> Path:
+    patterns = ["*.json", "*.txt", "*.model", weights]  # no code, and no second copy of the weights
+    return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, **options))
 
 
 def _sentence_transformers_settings(folder: Path) -> tuple[str | None, int | None]:

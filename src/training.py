@@ -1,7 +1,6 @@
 """Fine-tuning on the transformers Trainer: unsupervised SimCSE, with a look at the model after every epoch."""
 
 import math
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -127,10 +126,10 @@ class _Progress(TrainerCallback):
         self.encoder, self.settings, self.after_epoch = encoder, settings, after_epoch
         self.losses: list[float] = []
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_epoch_begin(self, args, state, control, **kwargs):
         self.bar = tqdm(
-            total=state.max_steps, desc=f"fine-tuning, temperature {self.settings.temperature}", unit=" steps",
-            leave=False, file=sys.stderr,
+            total=math.ceil(state.max_steps / self.settings.epochs), unit=" steps", leave=False,
+            desc=f"fine-tuning, temperature {self.settings.temperature}, epoch {round(state.epoch) + 1} of {self.settings.epochs}",
         )  # fmt: skip
 
     def on_log(self, args, state, control, logs, **kwargs):
@@ -140,16 +139,14 @@ class _Progress(TrainerCallback):
             raise FloatingPointError(f"the loss is {logs['loss']} at step {state.global_step}: lower the learning rate")
         self.losses.append(logs["loss"])
         self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
-        self.bar.update(state.global_step - self.bar.n)
+        self.bar.update()
 
     def on_epoch_end(self, args, state, control, model, **kwargs):
+        self.bar.close()  # before the caller opens one: notebooks cannot draw one bar below another
         model.eval()
         with torch.random.fork_rng():  # whatever the caller does, training goes on as if nobody had looked
             self.after_epoch(round(state.epoch))
         model.train()
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.bar.close()
 
 
 def _refuse_equal_views(encoder: Encoder, tokens: list[dict[str, list[int]]]) -> None:

@@ -127,10 +127,9 @@ class _Progress(TrainerCallback):
         self.losses: list[float] = []
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        self.bar = tqdm(
-            total=math.ceil(state.max_steps / self.settings.epochs), unit=" steps", leave=False,
-            desc=f"fine-tuning, temperature {self.settings.temperature}, epoch {round(state.epoch) + 1} of {self.settings.epochs}",
-        )  # fmt: skip
+        epochs, temperature = self.settings.epochs, self.settings.temperature
+        label = f"fine-tuning, temperature {temperature}, epoch {round(state.epoch) + 1} of {epochs}"
+        self.bar = tqdm(total=math.ceil(state.max_steps / epochs), desc=label, unit=" steps", leave=False)
 
     def on_log(self, args, state, control, logs, **kwargs):
         if "loss" not in logs:

@@ -72,7 +72,7 @@ def notebook_parameters(profile: str, assignments: list[str], runs: Path | None)
 
 def run(parameters: dict[str, dict], runs: Path, in_place: bool) -> None:
     runs.mkdir(parents=True, exist_ok=True)
-    headlines = []
+    headlines, nodes = [], []
     for number, notebook in enumerate(NOTEBOOKS, 1):
         print(f"\n[{number}/{len(NOTEBOOKS)}] {notebook}.ipynb", flush=True)
         executed, start = runs / f"{notebook}.ipynb", time.monotonic()
@@ -93,7 +93,9 @@ def run(parameters: dict[str, dict], runs: Path, in_place: bool) -> None:
             for cell in node.cells
             if "headline" in cell.metadata.get("tags", [])
         ]
-        if in_place:
+        nodes.append(node)
+    if in_place:  # all three or none
+        for notebook, node in zip(NOTEBOOKS, nodes):
             commit_form(node)
             nbformat.write(node, ROOT / f"{notebook}.ipynb")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
@@ -123,7 +125,7 @@ def commit_form(node: nbformat.NotebookNode) -> None:
         "cell.metadata.execution",
         "metadata.language_info.version",
     ]
-    strip_output(node, keep_output=True, keep_count=True, extra_keys=keys)
+    strip_output(node, keep_output=True, keep_count=True, keep_id=True, extra_keys=keys)
 
 
 if __name__ == "__main__":

@@ -86,13 +86,8 @@ def run(parameters: dict[str, dict], runs: Path, in_place: bool) -> None:
             nbformat.write(node, executed)
             executed.with_suffix(".html").write_text(HTMLExporter().from_notebook_node(node)[0], encoding="utf-8")
         print(f"      done in {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
-        headlines += [
-            "".join(
-                output["text"] for output in cell.outputs if output.output_type == "stream" and output.name == "stdout"
-            )
-            for cell in node.cells
-            if "headline" in cell.metadata.get("tags", [])
-        ]
+        headline = next(cell for cell in node.cells if "headline" in cell.metadata.get("tags", []))
+        headlines.append("".join(output.text for output in headline.outputs if output.get("name") == "stdout"))
         nodes.append(node)
     if in_place:  # all three or none
         for notebook, node in zip(NOTEBOOKS, nodes):
@@ -119,12 +114,8 @@ def commit_form(node: nbformat.NotebookNode) -> None:
     """Strip what differs from machine to machine, keep outputs and counts."""
     from nbstripout import strip_output
 
-    keys = [
-        "metadata.papermill",
-        "cell.metadata.papermill",
-        "cell.metadata.execution",
-        "metadata.language_info.version",
-    ]
+    keys = ["metadata.papermill", "cell.metadata.papermill", "cell.metadata.execution"]
+    node.metadata.get("language_info", {}).pop("version", None)
     strip_output(node, keep_output=True, keep_count=True, keep_id=True, extra_keys=keys)
 
 

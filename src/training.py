@@ -72,7 +72,7 @@ def fine_tune(
     tokens = encoder.tokenize(sentences)
     _refuse_equal_views(encoder, tokens[:2])
     set_seed(settings.seed)
-    progress = _Progress(encoder, settings, after_epoch)
+    progress = _Progress(settings, after_epoch)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder, num_train_epochs=settings.epochs, per_device_train_batch_size=settings.batch_size,
@@ -113,17 +113,16 @@ class DropoutViews(nn.Module):
         self, input_ids: Int[Tensor, "views tokens"], attention_mask: Int[Tensor, "views tokens"], **inputs: Tensor
     ) -> dict[str, Float[Tensor, ""]]:
         embeddings = self.head(self.embed({"input_ids": input_ids, "attention_mask": attention_mask, **inputs}))
-        with torch.autocast(
-            embeddings.device.type, enabled=False
-        ):  # in bf16 a cosine has two digits, too few for 1/0.05
+        # not under bf16 autocast, where a cosine has two digits: too few for 1/0.05
+        with torch.autocast(embeddings.device.type, enabled=False):
             return {"loss": info_nce(*embeddings.float().chunk(2), self.temperature)}
 
 
 class _Progress(TrainerCallback):
     """A plain-text progress bar with the loss, a stop when the loss is not finite, and the call after every epoch."""
 
-    def __init__(self, encoder: Encoder, settings: TrainingSettings, after_epoch: Callable[[int], object]):
-        self.encoder, self.settings, self.after_epoch = encoder, settings, after_epoch
+    def __init__(self, settings: TrainingSettings, after_epoch: Callable[[int], object]):
+        self.settings, self.after_epoch = settings, after_epoch
         self.losses: list[float] = []
 
     def on_epoch_begin(self, args, state, control, **kwargs):

@@ -1,5 +1,6 @@
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -106,32 +107,17 @@ def test_an_error_in_a_cell_is_shown_and_stops_the_run(tmp_path):
     assert not (tmp_path / "runs" / "data" / "sport_sentences.csv").exists()
 
 
-def test_bad_parameters_stop_fine_tune_before_anything_is_written(tmp_path, tiny_folder):
-    source = nbformat.read(ROOT / "fine_tune.ipynb", 4)
-    for cell, bad in {"temperature": 0, "epochs": 0, "batch_size": 1, "saved_epoch": 4}.items():
-        parameters = {
-            "model": str(tiny_folder),
-            "saved_model": str(tmp_path / "m" / "x"),
-            "figures_folder": str(tmp_path / "f"),
-            cell: bad,
-        }
-        code = "\n".join(
-            c.source
-            for c in source.cells
-            if c.cell_type == "code"
-            and ("parameters" in c.metadata.get("tags", []) or "settings = TrainingSettings" in c.source)
-        )
-        head, tail = code.split("from dataclasses", 1)
-        script = head + "\n".join(f"{k} = {v!r}" for k, v in parameters.items()) + "\nfrom dataclasses" + tail
+def test_bad_parameters_stop_fine_tune_before_anything_is_written(tmp_path):
+    """The parameters, imports and checks at its head, as a script with one bad value each."""
+    code = [cell.source for cell in nbformat.read(ROOT / "fine_tune.ipynb", 4).cells if cell.cell_type == "code"]
+    folders = {"saved_model": str(tmp_path / "m" / "x"), "figures_folder": str(tmp_path / "f")}
+    for name, bad in {"temperature": 0, "epochs": 0, "batch_size": 1, "saved_epoch": 4}.items():
+        values = "\n".join(f"{key} = {value!r}" for key, value in (folders | {name: bad}).items())
         result = subprocess.run(
-            [sys.executable, "-c", script],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env={"PYTHONPATH": "."},
-        )
-        assert f"ValueError: {cell} is {bad}" in result.stderr
+            [sys.executable, "-c", "\n".join([code[0], values, *code[1:3]])],
+            cwd=ROOT, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": "."},
+        )  # fmt: skip
+        assert f"ValueError: {name} is {bad}" in result.stderr
     assert not list(tmp_path.iterdir())
 
 

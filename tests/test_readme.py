@@ -1,0 +1,36 @@
+import json
+import re
+
+from run_notebooks import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_numbers_are_those_of_the_figures():
+    measured = {}
+    for name in ("range_by_epoch", "order_by_epoch"):
+        measured |= json.loads((ROOT / "figures" / f"{name}.json").read_text())["numbers"]
+    columns = ["width", "width within a sport", "anisotropy", "topic order (0, 1, 2)", "fact order (2, 3, 4)"]
+    rows = re.findall(r"^\| (base|temperature ([\d.]+), epoch (\d)) \| (.+) \|$", README, re.MULTILINE)
+    assert len(rows) == 5
+    for _, temperature, epoch, values in rows:
+        run, epoch = f"temperature {temperature or 0.4}", int(epoch or 0)
+        assert values.replace("*", "").split(" | ") == [f"{measured[column][run][epoch]:.2f}" for column in columns]
+    band = json.loads((ROOT / "figures" / "baseline_band.json").read_text())["numbers"][
+        "all-MiniLM-L6-v2, all 20,000 sentences"
+    ]
+    assert f"between {band['p5']:.2f} and {band['p95']:.2f}" in README
+
+
+def test_links_and_pictures_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_every_make_target_and_parameter_named_exists():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`?make (\w+)", README)) - {"PYTHON"} <= targets
+    notebooks = "".join((ROOT / f"{name}.ipynb").read_text() for name in ("baseline_comparison", "fine_tune"))
+    for assignments in re.findall(r'SET="([^"]+)"', README):
+        for name in re.findall(r"(\w+)=", assignments):
+            assert f'"{name} = ' in notebooks

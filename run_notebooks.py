@@ -26,16 +26,19 @@ def main() -> None:
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="NAME=VALUE", help="parameters for this run, as in a profile"
     )
-    parser.add_argument("--in-place", action="store_true", help="refresh the committed notebooks, data and figures")
+    parser.add_argument("--in-place", action="store_true", help="refresh what is committed, at its own values")
     options = parser.parse_args()
     try:
-        parameters = notebook_parameters(options.profile, options.set, None if options.in_place else options.runs)
+        if options.in_place:  # the committed notebooks show their own values, the embedded profile's
+            parameters = dict.fromkeys(NOTEBOOKS, {})
+        else:
+            parameters = notebook_parameters(options.profile, options.set, options.runs)
         run(parameters, options.runs, options.in_place)
     except (ValueError, OSError, PapermillExecutionError) as error:
         sys.exit(f"\nmake: stopped. {error}")
 
 
-def notebook_parameters(profile: str, assignments: list[str], runs: Path | None) -> dict[str, dict]:
+def notebook_parameters(profile: str, assignments: list[str], runs: Path) -> dict[str, dict]:
     """Parameters by notebook: redirected outputs, then the profile, then the assignments.
 
     Raises `ValueError` for a profile, a section or a parameter that does not exist.
@@ -59,10 +62,8 @@ def notebook_parameters(profile: str, assignments: list[str], runs: Path | None)
         everywhere |= set(defaults)
         if unknown := set(sections.get(notebook) or {}) - set(defaults):
             raise ValueError(f"{file}: {notebook} has no parameter {unknown.pop()!r}, only {', '.join(defaults)}")
-        outputs = {}
-        if runs:
-            redirected = [name for name in REDIRECTED if name in defaults]
-            outputs = {name: str(runs / ast.literal_eval(defaults[name]["default"])) for name in redirected}
+        redirected = [name for name in REDIRECTED if name in defaults]
+        outputs = {name: str(runs / ast.literal_eval(defaults[name]["default"])) for name in redirected}
         ours = {name: value for name, value in overrides.items() if name in defaults}
         parameters[notebook] = outputs | (sections.get(notebook) or {}) | ours
     if unknown := set(overrides) - everywhere:

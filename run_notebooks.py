@@ -30,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         if options.in_place:  # the committed notebooks show their own values, the embedded profile's
-            parameters = dict.fromkeys(NOTEBOOKS, {})
+            parameters = {notebook: {} for notebook in NOTEBOOKS}
         else:
             parameters = notebook_parameters(options.profile, options.set, options.runs)
         run(parameters, options.runs, options.in_place)

@@ -1,5 +1,8 @@
+import csv
 import json
 import re
+
+from sklearn.metrics import cohen_kappa_score
 
 from run_notebooks import ROOT
 
@@ -20,6 +23,13 @@ def test_the_numbers_are_those_of_the_figures():
         "all-MiniLM-L6-v2, all 20,000 sentences"
     ]
     assert f"between {band['p5']:.2f} and {band['p95']:.2f}" in README
+
+
+def test_the_blind_reader_agrees_as_stated():
+    rows = list(csv.DictReader((ROOT / "data" / "blind_grades.csv").open()))
+    grades, reader = ([int(row[column]) for row in rows] for column in ("grade", "reader_grade"))
+    assert f"{sum(a == b for a, b in zip(grades, reader))} of {len(rows)} generated test pairs" in README
+    assert f"weighted κ {cohen_kappa_score(grades, reader, weights='linear'):.2f}" in README
 
 
 def test_links_and_pictures_exist():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from src.corpus import load_pairs
 from src.sentences import (
     GRAMMAR_FOLDER,
     NAMED,
@@ -233,3 +234,15 @@ def test_shared_names_say_nothing_about_topic(pairs):
         **{(grade, "ladder"): 300 for grade in range(5)},
         (0, "name trap"): 300, (2, "name trap"): 300, (3, "wording trap"): 300,
     }  # fmt: skip
+
+
+def test_the_handwritten_pairs_are_what_their_card_says():
+    pairs = load_pairs(DATA / "handwritten_pairs.csv").to_pandas()
+    assert Counter(pairs["grade"]) == dict.fromkeys(range(5), 80)
+    sentences = set(pairs["sentence1"]) | set(pairs["sentence2"])
+    assert len(sentences) == 300
+    assert len(pairs[["sport1", "sport2"]].stack().unique()) == 33
+    assert ((pairs["sport1"] == pairs["sport2"]) == (pairs["grade"] > 0)).all()
+    assert not pairs[["sentence1", "sentence2"]].apply(frozenset, axis=1).duplicated().any()
+    people = {name.split()[-1] for pools in load_names().values() for name in pools["person"]}
+    assert not {word for sentence in sentences for word in re.findall(r"\w+", sentence)} & people

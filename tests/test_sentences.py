@@ -246,3 +246,13 @@ def test_the_handwritten_pairs_are_what_their_card_says():
     assert not pairs[["sentence1", "sentence2"]].apply(frozenset, axis=1).duplicated().any()
     people = {name.split()[-1] for pools in load_names().values() for name in pools["person"]}
     assert not {word for sentence in sentences for word in re.findall(r"\w+", sentence)} & people
+
+
+def test_the_control_topics_give_graded_pairs_by_the_same_construction():
+    events = load_grammar(DATA / "control")
+    assert len({event.sport for event in events}) == 16
+    assert len(events) == 48
+    assert all(set(event.wordings) == {"test"} and len(event.wordings["test"]) == 4 for event in events)
+    pairs = graded_pairs("test", 100, folder=DATA / "control").to_pandas()
+    assert Counter(pairs.loc[pairs["kind"] == "ladder", "grade"]) == dict.fromkeys(range(5), 100)
+    assert not {event.sport for event in events} & {event.sport for event in load_grammar()}

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
@@ -239,7 +239,7 @@ def _hub_folder(repository: str, revision: str | None, local: Path) -> Path:
     thread.start()
     thread.join(PROBE_SECONDS)
     error = answer.get("error")
-    if isinstance(error, HfHubHTTPError) and not isinstance(error, OfflineModeIsEnabled):
+    if isinstance(error, HfHubHTTPError):
         raise ValueError(f"the hub has no {repository} for you: {str(error).splitlines()[0]}") from None
     if "info" not in answer:
         raise ConnectionError(

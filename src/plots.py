@@ -120,7 +120,7 @@ def loss_curves(losses: dict[str, Sequence[float]], steps_per_epoch: int, title:
     return figure
 
 
-def by_epoch(panels: dict[str, dict[str, Sequence[float]]], title: str, base: str = "base") -> Figure:
+def by_epoch(panels: dict[str, dict[str, Sequence[float]]], title: str) -> Figure:
     """One panel a measure, one line a run: `panels[measure][run]` holds its values from epoch 0 (base) on."""
     figure, axes = plt.subplots(
         1, len(panels), figsize=(2.9 * len(panels) + 0.6, 3.3), dpi=100, squeeze=False, layout="constrained"
@@ -130,7 +130,7 @@ def by_epoch(panels: dict[str, dict[str, Sequence[float]]], title: str, base: st
             axis.plot(range(len(values)), values, color=colour, marker=marker, label=run)
         axis.axhline(values[0], color="grey", lw=0.8, ls=":")
         axis.set(title=measure, xlabel="epoch", xticks=range(len(values)))
-        axis.set_xticklabels([base, *range(1, len(values))])
+        axis.set_xticklabels(["base", *range(1, len(values))])
         axis.margins(y=0.2)
     axes.flat[0].legend(frameon=False, fontsize="small")
     figure.suptitle(title, fontsize="medium")

@@ -263,10 +263,7 @@ def load_names(folder: Path | str = GRAMMAR_FOLDER) -> dict[str, dict[str, tuple
 
 
 def _read_sport(file: Path, seen: dict[str, str]) -> list[Event]:
-    top = dict(_mapping(_compose(file), file, allowed=("sport", "only_in", "events")))
-    for key in ("sport", "events"):
-        if key not in top:
-            raise GrammarError(f"{file}, line 1: `{key}:` is missing")
+    top = dict(_mapping(_compose(file), file, allowed=("sport", "only_in", "events"), required=("sport", "events")))
     only_in = _scalar(top["only_in"], file) if "only_in" in top else None
     if only_in not in (None, "validation", "test"):
         raise _error(file, top["only_in"], f"only_in must be validation or test, not {only_in!r}")
@@ -285,13 +282,13 @@ def _read_event(
         raise _error(file, parts["slots"], f"event {name!r} needs at least one person and one place")
     wordings = {}
     for split, listed in _mapping(parts["wordings"], file, allowed=splits, required=splits):
-        for wording, item in zip(_strings(listed, file), listed.value):
+        wordings[split] = _strings(listed, file)
+        for wording, item in zip(wordings[split], listed.value):
             _check_wording(file, item, wording, slots)
             skeleton = _FIELD.sub("{}", wording).lower()
             if skeleton in seen:
                 raise _error(file, item, f"the same wording as in {seen[skeleton]}: {wording!r}")
             seen[skeleton] = f"{file.name}, line {item.start_mark.line + 1}"
-        wordings[split] = _strings(listed, file)
         if len(wordings[split]) < 2:
             raise _error(file, listed, f"event {name!r} needs at least two wordings for {split}")
     return Event(sport, name, slots, wordings)

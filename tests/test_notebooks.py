@@ -17,10 +17,10 @@ from run_notebooks import NOTEBOOKS, ROOT, notebook_parameters, tidy
 TESTED = {"generate_sport_sentences": (12, 18), "baseline_comparison": (12, 18), "fine_tune": (12, 28)}
 
 
-def run(*arguments, folder=ROOT):
+def run(*arguments):
     return subprocess.run(
         [sys.executable, ROOT / "run_notebooks.py", *map(str, arguments)],
-        cwd=folder,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=500,

@@ -135,3 +135,24 @@ def by_epoch(panels: dict[str, dict[str, Sequence[float]]], title: str) -> Figur
     axes.flat[0].legend(frameon=False, fontsize="small")
     figure.suptitle(title, fontsize="medium")
     return figure
+
+
+def frontier(points: dict[str, dict[str, tuple[float, float, float]]], control: dict[str, float], title: str) -> Figure:
+    """Order against width, a panel an order: `points[label][measure]` is value, low and high, also of "width".
+    The first point is what the others started from; `control[measure]` is drawn as a line, for it has no width."""
+    measures = [measure for measure in next(iter(points.values())) if measure != "width"]
+    figure, axes = plt.subplots(1, len(measures), figsize=(10, 4.6), dpi=100, squeeze=False, layout="constrained")
+    for axis, measure in zip(axes.flat, measures):
+        for (label, values), marker in zip(points.items(), "osD^vP*X<>"):
+            (width, *widths), (value, *orders) = values["width"], values[measure]
+            spread = [[[abs(centre - end)] for end in ends] for centre, ends in ((width, widths), (value, orders))]
+            colour = COLOURS[list(points).index(label) % len(COLOURS)]
+            axis.errorbar(
+                width, value, xerr=spread[0], yerr=spread[1], color=colour, marker=marker, lw=1, ls="", label=label
+            )
+        axis.axhline(control[measure], color="grey", ls="--", lw=1, label="word overlap, best of three")
+        axis.axhline(next(iter(points.values()))[measure][0], color=COLOURS[0], lw=0.7, ls=":")
+        axis.set(xlabel="width of all pairs (p95 − p5)", ylabel=f"{measure.replace('_', ' ')} (Spearman)")
+    axes.flat[0].legend(frameon=False, fontsize="small", loc="best")
+    figure.suptitle(title, fontsize="medium")
+    return figure

@@ -8,7 +8,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import combinations, cycle
 from pathlib import Path
 
 import yaml
@@ -17,6 +17,7 @@ from datasets import Dataset
 SPLITS = ("train", "validation", "test")
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}  # of a sport that is in every split
 NAMED = ("person", "club", "place")  # slot types whose values come from names.yaml, a pool for each split
+ALL = frozenset((*NAMED, "number"))  # what two sentences about different things can have in common
 GRAMMAR_FOLDER = Path(__file__).parent.parent / "data" / "grammar"
 
 _FIELD = re.compile(r"\{(\w+)(?::(\w+))?\}")
@@ -172,60 +173,89 @@ def graded_pairs(split: str, per_grade: int = 400, seed: int = 0, folder: Path |
     Columns: `sentence1`, `sentence2`, `grade` (4 same facts, 3 one fact differs, 2 same event, 1 same sport, 0
     different sports), `kind`, `split`, and the `template` and `facts` that each sentence was made of. Kinds:
 
-    - `ladder`: `per_grade` pairs of each grade, never in one wording; grades 0, 1 and 2 share no, one or two names
-      equally often, so that names say nothing about topic.
-    - `name trap`: grade 0 sharing two names, grade 2 sharing none.
-    - `wording trap`: grade 3 in one and the same wording (to be compared with grade 4 of the ladder).
+    - `balanced`: `per_grade` pairs of each grade, never in one wording. Grades 0, 1 and 2 share two or all of a person,
+      a place and a number, each combination equally often, so that these say nothing about topic.
+    - `adversarial`: as many, where shared words mislead. Grades 0 and 1 share all the names and numbers that their
+      events allow; half of grade 2 shares none, the other half is in one wording with none of them in common.
+    - `name trap`: grade 0 sharing names as above, grade 2 sharing none.
+    - `wording trap`: grade 3 in one and the same wording (to be compared with grade 4).
+
+    Raises `ValueError` when the grammar's events in this split cannot make some pair.
     """
     events = [event for event in load_grammar(folder) if split in event.wordings]
     names, rng = load_names(folder)[split], random.Random(f"{seed}/pairs/{split}")
-    plan = [(grade, "ladder", turn % 3) for grade in range(5) for turn in range(per_grade)]
-    plan += [(grade, "name trap", shared) for grade, shared in ((0, 2), (2, 0)) for _ in range(per_grade)]
-    plan += [(3, "wording trap", 0)] * per_grade
     by_sport = {sport: [e for e in events if e.sport == sport] for sport in sorted({e.sport for e in events})}
+    if len(by_sport) < 2:
+        raise ValueError(f"{folder} has fewer than two sports in {split}: no pair of different sports can be made")
     rows = []
-    for turn, (grade, kind, shared) in enumerate(plan):
-        first = rng.choice(by_sport[list(by_sport)[turn % len(by_sport)]])
-        others = {0: [e for e in events if e.sport != first.sport], 1: by_sport[first.sport]}.get(grade, [first])
-        second = rng.choice([e for e in others if e is not first] if grade < 2 else others)
-        wordings = [rng.randrange(len(event.wordings[split])) for event in (first, second)]
-        while first is second and (wordings[0] == wordings[1]) != (kind == "wording trap"):
-            wordings[1] = rng.randrange(len(second.wordings[split]))
-        facts = first.draw_facts(names, rng)
-        one = _row(first, split, wordings[0], facts)
-        two = _row(second, split, wordings[1], _related_facts(first, second, facts, grade, shared, names, rng))
-        stated = {
-            f"{name}{i}": row[name] for name in ("sentence", "template", "facts") for i, row in ((1, one), (2, two))
-        }
+    for kind, grade, shared, one_wording in _plan(per_grade):
+        sport = list(by_sport)[len(rows) % len(by_sport)]
+        for _ in range(1000):  # until two events are drawn that can share what they are to share
+            first = rng.choice(by_sport[sport])
+            second = first
+            if grade < 2:
+                second = rng.choice([e for e in events if (e.sport != sport if grade == 0 else e in by_sport[sport])])
+            facts = first.draw_facts(names, rng)
+            related = _related_facts(first, second, facts, grade, shared, names, rng)
+            if related and (second is first) == (grade >= 2):
+                break
+        else:
+            raise ValueError(
+                f"{sport}, {split}: no pair of grade {grade} can share {' and '.join(sorted(shared)) or 'nothing'}"
+            )
+        one, two = rng.sample(range(len(first.wordings[split])), 2)
+        two = rng.randrange(len(second.wordings[split])) if grade < 2 else one if one_wording else two
+        sides = enumerate((_row(first, split, one, facts), _row(second, split, two, related)), start=1)
+        stated = {f"{key}{i}": side[key] for i, side in sides for key in ("sentence", "template", "facts")}
         rows.append(stated | {"grade": grade, "kind": kind, "split": split})
     return Dataset.from_list(rows)
 
 
+def _plan(per_grade: int) -> Iterator[tuple[str, int, frozenset[str], bool]]:
+    """Kind and grade of each pair, what it is to share (below grade 3), and whether both are in one wording."""
+    nothing = frozenset()
+    several = [frozenset(some) for size in (2, 3) for some in combinations(("person", "place", "number"), size)]
+    for turn in range(per_grade):
+        yield from (("balanced", grade, several[turn % len(several)], False) for grade in range(5))
+        yield from (("adversarial", grade, ALL, False) for grade in (0, 1))
+        yield ("adversarial", 2, nothing, turn % 2 == 0)
+        yield from (("adversarial", grade, nothing, False) for grade in (3, 4))
+        yield from (("name trap", 0, ALL, False), ("name trap", 2, nothing, False), ("wording trap", 3, nothing, True))
+
+
 def _related_facts(
-    first: Event, second: Event, facts: dict[str, str], grade: int, shared: int, names: dict, rng: random.Random
-) -> dict[str, str]:
-    """Facts of `second` that make the pair of the given grade; below grade 3, `shared` names are taken over."""
+    first: Event,
+    second: Event,
+    facts: dict[str, str],
+    grade: int,
+    shared: frozenset[str],
+    names: dict,
+    rng: random.Random,
+) -> dict[str, str] | None:
+    """Facts of `second` that make a pair of the grade, or None if this draw did not succeed. Below grade 3, the names
+    and numbers that both state are one of each type in `shared` and no other."""
     if grade == 4:
         return facts
-    words = {word for name, slot in first.slots.items() if slot.type in NAMED for word in facts[name].split()}
+    said = {word for name, slot in first.slots.items() if slot.type != "choice" for word in facts[name].split()}
     if grade == 3:
-        changed = rng.choice(list(facts))
-        while True:
-            fresh = second.draw_facts(names, rng)[changed]
-            if fresh != facts[changed] and words.isdisjoint(fresh.split()):
-                return facts | {changed: fresh}
-    taken = {}
-    for kind in rng.sample(["person", "place"], shared):
-        source, target = (
-            rng.choice([name for name, slot in event.slots.items() if slot.type == kind]) for event in (first, second)
-        )
-        taken[target] = facts[source]
-    while True:
-        fresh = second.draw_facts(names, rng) | taken
-        kept = [n for n, s in second.slots.items() if s.type in NAMED and not words.isdisjoint(fresh[n].split())]
-        differing = sum(fresh[name] != facts[name] for name in fresh) if second is first else 2
-        if sorted(kept) == sorted(taken) and differing >= 2:
-            return fresh
+        name, slot = rng.choice(list(first.slots.items()))
+        values = names[slot.type] if slot.type in NAMED else slot.values
+        values = [v for v in values if v != facts[name] and (slot.type == "choice" or said.isdisjoint(v.split()))]
+        return facts | {name: rng.choice(values)} if values else None
+    taken: dict[str, str] = {}
+    for target, slot in rng.sample(list(second.slots.items()), len(second.slots)):
+        values = [facts[n] for n, s in first.slots.items() if s.type == slot.type and facts[n] not in taken.values()]
+        values = [value for value in values if slot.type in NAMED or value in slot.values]
+        if values and slot.type != "choice" and (shared is ALL or slot.type in shared):
+            taken[target] = rng.choice(values)
+            shared = shared if shared is ALL else shared - {slot.type}
+    if len(taken) < 3 if shared is ALL else shared:
+        return None
+    fresh = second.draw_facts(names, rng) | taken
+    stated = {name: slot for name, slot in second.slots.items() if slot.type != "choice"}
+    common = [name for name in stated if not said.isdisjoint(fresh[name].split())]
+    differing = sum(fresh[name] != facts[name] for name in fresh) if second is first else 2
+    return fresh if sorted(common) == sorted(taken) and differing >= 2 else None
 
 
 # ---- reading the grammar: YAML nodes rather than values, because only nodes know their line ----

@@ -1,8 +1,11 @@
 """The distribution of all pairwise cosines, exact and in blocks: memory does not grow with the number of pairs."""
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from scipy import sparse
 from tqdm import tqdm
@@ -10,6 +13,8 @@ from tqdm import tqdm
 BINS = 4000  # of width 0.0005 over [-1, 1]: no quantile is off by more than that
 Embeddings = Float[np.ndarray, "n dim"] | sparse.spmatrix | sparse.sparray
 BLOCK = 1024  # rows: a block of cosines takes 4 MB, and fits in a cache
+EXACT_ROWS = 50_000  # up to here all pairs are counted (1.25 thousand million: some ten seconds), above a sample
+SAMPLED_PAIRS = 10_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,11 +25,18 @@ class PairwiseDistribution:
     counts: Int[np.ndarray, " bins"]
     mean: float  # exact, from sums and not from bins
     std: float
+    sampled: bool = False  # whether the counts are of randomly drawn pairs and not of all
 
     def quantile(self, q: float) -> float:
-        """The cosine that a share q of all pairs stays below; off by at most one bin, 0.0005."""
+        """The cosine that a share q of the counted pairs stays below; off by at most one bin, 0.0005."""
         cumulative = np.concatenate([[0], np.cumsum(self.counts)])
         return float(np.interp(q * cumulative[-1], cumulative, self.edges))
+
+    def quantile_interval(self, q: float, confidence: float = 0.95) -> tuple[float, float]:
+        """Where the quantile of *all* pairs lies with this confidence, for every q at once: the band of Dvoretzky,
+        Kiefer and Wolfowitz with Massart's constant (1990). Of an exact distribution, twice the quantile."""
+        band = math.sqrt(math.log(2 / (1 - confidence)) / (2 * self.counts.sum())) if self.sampled else 0.0
+        return self.quantile(max(q - band, 0)), self.quantile(min(q + band, 1))
 
     @property
     def width(self) -> float:
@@ -38,33 +50,71 @@ class PairwiseDistribution:
         }  # fmt: skip
 
 
-def pairwise_distribution(embeddings: Embeddings, progress: bool = False) -> PairwiseDistribution:
-    """Exact distribution of the cosines of all pairs i < j of unit rows (numpy array or scipy sparse matrix).
+def pairwise_distribution(
+    embeddings: Embeddings, sampled_pairs: int | None = None, seed: int = 0, progress: bool = False
+) -> PairwiseDistribution:
+    """Distribution of the cosines of the pairs i < j of unit rows (numpy array or scipy sparse matrix).
 
-    Mean and second moment come from sums (SCORECARD: (|sum x|^2 - n) / (n(n-1)) and (|X'X|_F^2 - n) / (n(n-1))), in
-    float64. Raises `ValueError` for fewer than two rows, NaN, or rows that are not of unit length.
+    All pairs are counted up to `EXACT_ROWS` rows, on the GPU when there is one. Above that, or where `sampled_pairs`
+    says so, as many pairs are drawn with the seed (10 million by default; 0 counts all whatever their number), and
+    `quantile_interval` says how far a quantile may be off.
+
+    Mean and standard deviation are exact either way, in O(n dim^2): they come from sums (SCORECARD: (|sum x|^2 - n) /
+    (n(n-1)) and (|X'X|_F^2 - n) / (n(n-1))), in float64; for sparse matrices, from the counted pairs.
+
+    Raises `ValueError` for fewer than two rows, NaN, or rows that are not of unit length.
     """
     check_unit_rows(embeddings)
     embeddings = embeddings.tocsr() if sparse.issparse(embeddings) else np.ascontiguousarray(embeddings, np.float32)
     n = embeddings.shape[0]
-    counts = np.zeros(BINS, np.int64)
-    moments = np.zeros(2)
-    with tqdm(total=n * (n - 1) // 2, unit=" pairs", unit_scale=True, disable=not progress, leave=False) as bar:
-        for i in range(0, n, BLOCK):
-            rows = embeddings[i : i + BLOCK]
-            for j in range(i, n, BLOCK):
-                cosines = rows @ embeddings[j : j + BLOCK].T
-                cosines = cosines.toarray() if sparse.issparse(cosines) else cosines
-                cosines = cosines[np.triu_indices(len(cosines), 1)] if i == j else cosines.ravel()
-                if sparse.issparse(embeddings):
-                    moments += cosines.sum(dtype=np.float64), np.square(cosines).sum(dtype=np.float64)
-                positions = ((cosines + 1) * (BINS / 2)).astype(np.int32)
-                counts += np.bincount(np.clip(positions, 0, BINS - 1, out=positions), minlength=BINS)
-                bar.update(len(positions))
-    mean, second = moments / (n * (n - 1) / 2) if sparse.issparse(embeddings) else _moments(embeddings)
-    return PairwiseDistribution(
-        np.linspace(-1, 1, BINS + 1), counts, float(mean), float(max(second - mean**2, 0) ** 0.5)
-    )
+    if sampled_pairs is None:
+        sampled_pairs = SAMPLED_PAIRS if n > EXACT_ROWS else 0
+    counts, moments = np.zeros(BINS, np.int64), np.zeros(2)
+    blocks = _sampled_blocks(embeddings, sampled_pairs, seed) if sampled_pairs else _all_blocks(embeddings)
+    with tqdm(
+        total=sampled_pairs or n * (n - 1) // 2, unit=" pairs", unit_scale=True, disable=not progress, leave=False
+    ) as bar:
+        for cosines in blocks:
+            if sparse.issparse(embeddings):
+                moments += cosines.sum(dtype=torch.float64).item(), cosines.double().square().sum().item()
+            positions = cosines.add_(1).mul_(BINS / 2).int().clamp_(0, BINS - 1)
+            counts += torch.bincount(positions, minlength=BINS).cpu().numpy()
+            bar.update(len(positions))
+    mean, second = moments / counts.sum() if sparse.issparse(embeddings) else _moments(embeddings)
+    std = max(second - mean**2, 0) ** 0.5
+    return PairwiseDistribution(np.linspace(-1, 1, BINS + 1), counts, float(mean), float(std), bool(sampled_pairs))
+
+
+def within_groups(embeddings: Embeddings, groups: Sequence | np.ndarray) -> dict[str, PairwiseDistribution]:
+    """The distribution within each group: `groups` names the group of each row. A group of one has no pair and is left
+    out; raises `ValueError` when no group is left."""
+    groups = np.asarray(groups)
+    if len(groups) != embeddings.shape[0]:
+        raise ValueError(f"{embeddings.shape[0]} embeddings, but the groups of {len(groups)}")
+    names, sizes = np.unique(groups, return_counts=True)
+    if sizes.max() < 2:
+        raise ValueError("every group has one sentence: there is no pair within a group")
+    return {str(name): pairwise_distribution(embeddings[groups == name]) for name in names[sizes > 1]}
+
+
+def _all_blocks(embeddings: Embeddings) -> Iterator[Float[torch.Tensor, " pairs"]]:
+    n = embeddings.shape[0]
+    if not sparse.issparse(embeddings):
+        embeddings = torch.from_numpy(embeddings).to("cuda" if torch.cuda.is_available() else "cpu")
+    for i in range(0, n, BLOCK):
+        rows = embeddings[i : i + BLOCK]
+        for j in range(i, n, BLOCK):
+            cosines = rows @ embeddings[j : j + BLOCK].T
+            cosines = torch.from_numpy(cosines.toarray()) if sparse.issparse(cosines) else cosines
+            yield cosines[*torch.triu_indices(len(cosines), len(cosines), 1)] if i == j else cosines.ravel()
+
+
+def _sampled_blocks(embeddings: Embeddings, pairs: int, seed: int) -> Iterator[Float[torch.Tensor, " pairs"]]:
+    rng, n = np.random.default_rng(seed), embeddings.shape[0]
+    for start in range(0, pairs, 64 * BLOCK):
+        first = rng.integers(0, n, min(64 * BLOCK, pairs - start))
+        second = (first + rng.integers(1, n, len(first))) % n  # any other row, all equally likely
+        yield torch.from_numpy(_row_products(embeddings[first], embeddings[second]))
 
 
 def _moments(embeddings: Float[np.ndarray, "n dim"]) -> tuple[float, float]:
@@ -82,6 +132,10 @@ def paired_cosines(first: Embeddings, second: Embeddings) -> Float[np.ndarray, "
     """Cosine of row i of `first` with row i of `second`, both of unit rows."""
     check_unit_rows(first)
     check_unit_rows(second)
+    return _row_products(first, second)
+
+
+def _row_products(first: Embeddings, second: Embeddings) -> Float[np.ndarray, " n"]:
     if sparse.issparse(first):
         return np.asarray(first.multiply(second).sum(1)).ravel()
     return np.einsum("nd,nd->n", first, second)

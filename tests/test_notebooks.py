@@ -61,7 +61,7 @@ def test_every_picture_is_legible_in_size_and_has_its_numbers(executed):
     runs, _ = executed
     pictures = sorted((runs / "figures").glob("*.png"))
     assert [p.stem for p in pictures] == sorted(p.stem for p in (runs / "figures").glob("*.json"))
-    assert len(pictures) == 6
+    assert len(pictures) == 7
     for picture in pictures:
         with Image.open(picture) as image:
             assert image.width >= 600
@@ -78,7 +78,6 @@ def test_own_sentences_without_sports_or_grades(tmp_path, tiny_folder, some_sent
     for notebook, parameters in {
         "baseline_comparison": {"comparison_model": None},
         "fine_tune": {
-            "pairs_path": None,
             "epochs": 1,
             "other_temperature": None,
             "batch_size": 8,
@@ -89,6 +88,7 @@ def test_own_sentences_without_sports_or_grades(tmp_path, tiny_folder, some_sent
             "model": str(tiny_folder),
             "pooling": "mean",
             "corpus_path": str(corpus),
+            "pairs_path": None,
             "figures_folder": str(tmp_path / "figures"),
         }
         papermill.execute_notebook(

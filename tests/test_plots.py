@@ -47,3 +47,13 @@ def test_every_other_picture_draws():
     plots.loss_curves({"a": [1.0] * 10, "b": [0.0] * 10}, 4, "title")
     plots.corpus_overview({"train": {"golf": 3}, "test": {"golf": 1, "judo": 4}}, [9, 12, 12], "title")
     plt.close("all")
+
+
+def test_frontier_draws_a_panel_an_order():
+    points = {
+        name: {"width": (w, w - 0.1, w + 0.1), "topic_order": (0.3, 0.2, 0.4), "fact_order": (0.6, 0.5, 0.7)}
+        for name, w in (("base", 0.3), ("centring", 0.4))
+    }
+    figure = plots.frontier(points, {"topic_order": 0.1, "fact_order": 0.5}, "title")
+    assert [axis.get_ylabel() for axis in figure.axes] == ["topic order (Spearman)", "fact order (Spearman)"]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()][-2:] == ["base", "centring"]

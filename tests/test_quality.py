@@ -1,15 +1,20 @@
 import numpy as np
 import pytest
+from scipy.spatial.distance import pdist
+from sklearn.metrics import roc_auc_score
 
-from src.quality import anisotropy, effective_rank, order, rung_auc
-from src.similarity import pairwise_distribution
-
-
-def test_anisotropy_is_the_mean_of_all_pairs(unit_rows):
-    rows = unit_rows(50, 7)
-    assert anisotropy(rows) == pytest.approx((rows @ rows.T)[np.triu_indices(50, 1)].mean(), abs=1e-6)
-    assert anisotropy(rows) == pytest.approx(pairwise_distribution(rows).mean, abs=1e-6)
-    assert anisotropy(np.repeat(rows[:1], 9, axis=0)) == pytest.approx(1, abs=1e-5)
+from src.quality import (
+    alignment,
+    auc,
+    effective_rank,
+    inverse_participation,
+    order,
+    rung_auc,
+    rung_d_prime,
+    uniformity,
+    word_overlap,
+)
+from src.similarity import paired_cosines, pairwise_distribution
 
 
 def test_effective_rank_of_known_spectra():
@@ -40,3 +45,63 @@ def test_auc_is_the_share_of_pairs_of_pairs():
     grades, cosines = rng.integers(0, 5, 200), rng.random(200)
     high, low = cosines[grades == 3], cosines[grades == 2]
     assert rung_auc(cosines, grades, 3) == pytest.approx((high[:, None] > low).mean())
+
+
+def test_auc_counts_an_equal_cosine_half():
+    rng = np.random.default_rng(0)
+    higher, lower = rng.integers(2, 9, 40) / 10, rng.integers(0, 7, 60) / 10
+    assert auc(higher, lower) == pytest.approx(roc_auc_score([1] * 40 + [0] * 60, [*higher, *lower]))
+
+
+def test_order_is_undefined_for_constant_cosines():
+    with pytest.raises(ValueError, match="equal cosines"):
+        order(np.ones(6), np.array([0, 0, 1, 1, 2, 2]))
+    with pytest.raises(ValueError, match="equal grades"):
+        order(np.arange(3.0), np.array([1, 1, 1]))
+
+
+def test_d_prime_sees_no_affine_map_and_every_other():
+    rng = np.random.default_rng(0)
+    grades = np.repeat([0, 1], 5000)
+    cosines = rng.normal(0.3 + 0.2 * grades, 0.1)
+    assert rung_d_prime(cosines, grades, 1) == pytest.approx(2, abs=0.05)
+    assert rung_d_prime(5 * cosines - 1, grades, 1) == pytest.approx(rung_d_prime(cosines, grades, 1))
+    assert rung_d_prime(np.tanh(5 * cosines), grades, 1) != pytest.approx(rung_d_prime(cosines, grades, 1), abs=0.01)
+
+
+def test_alignment_and_uniformity_by_distances(unit_rows):
+    first, second = unit_rows(200, 8), unit_rows(200, 8, seed=1)
+    assert alignment(paired_cosines(first, second)) == pytest.approx(np.square(first - second).sum(1).mean(), rel=1e-5)
+    expected = np.log(np.exp(-2 * pdist(first, "sqeuclidean")).mean())
+    assert uniformity(pairwise_distribution(first)) == pytest.approx(expected, abs=1e-3)
+    assert uniformity(pairwise_distribution(np.repeat(first[:1], 5, 0))) == pytest.approx(0, abs=1e-3)
+
+
+def test_weights_of_effective_rank_are_repeats(unit_rows):
+    rows, times = unit_rows(30, 6), np.arange(30) % 3
+    assert effective_rank(rows, times.astype(float)) == pytest.approx(
+        effective_rank(np.repeat(rows, times, 0)), rel=1e-4
+    )
+
+
+def test_range_and_dimension_are_two_sides_of_one_thing(unit_rows):
+    rows = unit_rows(2000, 20) + 0.1
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    distribution = pairwise_distribution(rows)
+    expected = distribution.mean**2 + distribution.std**2
+    assert inverse_participation(rows) == pytest.approx(expected, abs=1 / 2000)
+    assert inverse_participation(np.eye(20, dtype=np.float32)) == pytest.approx(1 / 20)
+
+
+def test_word_overlap():
+    train = ["a goal in the first half", "the second half of the match", "a serve out of the court"]
+    first = ["the goal in the half", "serve and court", "goal", "!"]
+    second = ["the goal in the half", "match of half", "zzz", "goal"]
+    similarities = word_overlap(train, first, second)
+    assert list(similarities) == ["word TF-IDF", "character 3-5-gram TF-IDF", "Jaccard"]
+    for values in similarities.values():
+        assert values[0] == pytest.approx(1)
+        assert values[3] == 0
+        assert ((values >= 0) & (values <= 1 + 1e-9)).all()
+    assert similarities["Jaccard"][2] == similarities["word TF-IDF"][2] == 0
+    assert word_overlap(train, ["goal in goal"], ["goal out"])["Jaccard"] == pytest.approx(1 / 3)

@@ -1,0 +1,321 @@
+"""Range, order, separation and geometry of one encoder on one corpus, with intervals; and several of them compared."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset
+from jaxtyping import Float, Int
+from scipy.stats import spearmanr
+
+from src.corpus import write_atomically
+from src.encoder import Encoder
+from src.quality import (
+    ALL_GRADES,
+    FACTS,
+    TOPIC,
+    alignment,
+    auc,
+    effective_rank,
+    order,
+    rung_auc,
+    rung_d_prime,
+    uniformity,
+)  # fmt: skip
+from src.similarity import PairwiseDistribution, check_unit_rows, paired_cosines, pairwise_distribution, within_groups
+
+SUBSAMPLE = 2_000  # sentences that the replicates of the distribution's rows are drawn from
+RANDOM_PAIRS = 100_000  # for `agreement`
+Embed = Callable[[Sequence[str]], Float[np.ndarray, "n dim"]]
+
+MEASURES = {
+    "width": "p95 - p5 of the cosines of all pairs",
+    "width_within": "the same within a sport, mean over sports",
+    "mean": "mean cosine of all pairs (anisotropy)",
+    "std": "standard deviation of the cosines of all pairs",
+    "topic_order": "Spearman with grades 0, 1, 2: other sport, same sport, same event",
+    "fact_order": "Spearman with grades 2, 3, 4: same event, one fact differs, same facts",
+    "order": "Spearman with all grades (proves little: shared names alone raise it)",
+    **{f"rung_auc[{k}]": f"probability that grade {k} is above grade {k - 1}" for k in (1, 2, 3, 4)},
+    "name_trap_auc": "probability that the same event without a shared name is above other sports with shared names",
+    "wording_trap_auc": "probability that the same facts reworded are above one changed fact in the same wording",
+    "adversarial_topic_order": "topic order where shared names and wordings mislead",
+    "adversarial_fact_order": "fact order where shared wordings mislead",
+    "adversarial_order": "order of all grades where shared names and wordings mislead",
+    **{f"rung_d_prime[{k}]": f"separation of grade {k} from {k - 1}, in standard deviations" for k in (1, 2, 3, 4)},
+    "alignment": "mean squared distance of sentences that state the same facts",
+    "uniformity": "log mean exp(-2 squared distance) over all pairs",
+    "effective_rank": "exp(entropy of the singular values): directions in use",
+    "agreement": "Spearman with the base model's cosines on random pairs",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Scorecard:
+    """Measures of one encoder on one corpus. `replicates[measure]` are the values on resampled events, by which
+    intervals are made, and intervals of differences between cards that were resampled alike."""
+
+    name: str
+    values: dict[str, float]
+    replicates: dict[str, list[float]]
+    settings: dict
+
+    def interval(self, measure: str, against: "Scorecard | None" = None) -> tuple[float, float]:
+        """95 % interval of the measure, or of its difference to that of another card on the same data."""
+        value, replicates = self.values[measure], np.array(self.replicates[measure])
+        if against:
+            if self.settings != against.settings:
+                raise ValueError(f"{self.name} and {against.name} were not scored on the same data in the same way")
+            value, replicates = value - against.values[measure], replicates - np.array(against.replicates[measure])
+        low, high = np.nanquantile(replicates, [0.025, 0.975])
+        return float(low), float(high)
+
+    @property
+    def unknown(self) -> str:
+        """What this card cannot say."""
+        if any("order" in measure for measure in self.values):
+            return ""
+        return (
+            "No pairs of known relatedness were given: this card shows the range, and cannot show whether cosines "
+            "order sentences by relatedness. A few hundred pairs graded by hand would."
+        )
+
+    def table(self) -> pd.DataFrame:
+        """One row a measure: value, 95 % interval, and what it is."""
+        rows = {measure: [value, *self.interval(measure), MEASURES[measure]] for measure, value in self.values.items()}
+        return pd.DataFrame.from_dict(rows, "index", columns=["value", "low", "high", "what it is"])
+
+    def _repr_html_(self) -> str:
+        return f"<b>{self.name}</b>{self.table().round(3).to_html()}{self.unknown}"
+
+    def save(self, path: Path | str) -> None:
+        """Write as JSON."""
+        write_atomically(path, lambda file: file.write_text(json.dumps(asdict(self)) + "\n"))
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Scorecard":
+        return cls(**json.loads(Path(path).read_text()))
+
+
+def lookup(sentences: Sequence[str], embeddings: Float[np.ndarray, "n dim"]) -> Embed:
+    """What `score` takes in place of an encoder: embeddings made before, row i that of sentence i."""
+    check_unit_rows(embeddings)
+    if len(sentences) != len(embeddings):
+        raise ValueError(f"{len(sentences)} sentences, but {len(embeddings)} embeddings")
+    rows = {sentence: row for row, sentence in enumerate(sentences)}
+
+    def embed(wanted: Sequence[str]) -> Float[np.ndarray, "n dim"]:
+        if missing := [sentence for sentence in wanted if sentence not in rows]:
+            raise ValueError(f"{len(missing)} sentences have no embedding, such as {missing[0]!r}")
+        return embeddings[[rows[sentence] for sentence in wanted]]
+
+    return embed
+
+
+def score(
+    encoder: Encoder | Embed,
+    corpus: Dataset,
+    pairs: Dataset | pd.DataFrame | None = None,
+    name: str | None = None,
+    base: Encoder | Embed | None = None,
+    resample: str = "event",
+    replicates: int = 200,
+    seed: int = 0,
+) -> Scorecard:
+    """All measures of SCORECARD.md that the data allow, each with a 95 % bootstrap interval.
+
+    `corpus` has a `sentence` column; with `sport` (and `event`) there is `width_within`. `pairs` has `sentence1`,
+    `sentence2`, `grade`; without it, the rows that need no grades. `base` is what `agreement` is measured against.
+
+    Resampled are events, or sports for `resample="sport"`, and single sentences where neither is known: never pairs,
+    which share sentences. Two copies of one sentence are not paired. Rows of the distribution are computed on all
+    sentences; their replicates on a fixed subsample of 2,000, moved by the difference.
+    """
+    embed = encoder.encode if isinstance(encoder, Encoder) else encoder
+    sentences = corpus["sentence"][:]
+    embeddings = embed(sentences)
+    sports = np.array(corpus["sport"]) if "sport" in corpus.column_names else None
+    values = _distribution_values(embeddings, sports)
+    if base is not None:
+        rng = np.random.default_rng(seed)
+        others = (base.encode if isinstance(base, Encoder) else base)(sentences)
+        first = rng.integers(0, len(sentences), RANDOM_PAIRS)
+        second = (first + rng.integers(1, len(sentences), RANDOM_PAIRS)) % len(sentences)
+        cosines = (paired_cosines(x[first], x[second]) for x in (embeddings, others))
+        values["agreement"] = float(spearmanr(*cosines).statistic)
+
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(len(sentences))[:SUBSAMPLE]
+    clusters = _clusters(corpus.select(chosen).to_pandas(), resample)
+    their_sports = None if sports is None else sports[chosen]
+    on_subsample, *drawn = _distribution_replicates(embeddings[chosen], their_sports, clusters, replicates, rng)
+    moved = {
+        m: [values[m] + one.get(m, np.nan) - on_subsample[m] for one in drawn] for m in values if m in on_subsample
+    }
+    moved |= {m: [value] * replicates for m, value in values.items() if m not in moved}
+    settings = {
+        "sentences": len(sentences), "corpus": _fingerprint(sentences), "resample": resample, "replicates": replicates,
+        "seed": seed, "versions": {package: version(package) for package in ("torch", "transformers", "numpy")},
+    }  # fmt: skip
+    name = name or getattr(encoder, "name", "embeddings")
+    if pairs is None:
+        return Scorecard(name, values, moved, settings)
+    pairs = pairs if isinstance(pairs, pd.DataFrame) else pairs.to_pandas()
+    cosines = paired_cosines(embed(pairs["sentence1"].tolist()), embed(pairs["sentence2"].tolist()))
+    card = score_pairs(cosines, pairs, name, resample, replicates, seed)
+    return Scorecard(name, values | card.values, moved | card.replicates, settings | card.settings)
+
+
+def score_pairs(
+    cosines: Float[np.ndarray, " pairs"],
+    pairs: pd.DataFrame,
+    name: str,
+    resample: str = "event",
+    replicates: int = 200,
+    seed: int = 0,
+) -> Scorecard:
+    """The rows that need nothing but the similarity of each graded pair: a word-overlap control has them too.
+
+    Pairs are resampled by the event (or sport) of their first sentence, or by that sentence where neither is known.
+    """
+    grades = pairs["grade"].to_numpy()
+    kinds = pairs["kind"].to_numpy() if "kind" in pairs else np.full(len(pairs), "balanced")
+    values = _pair_values(cosines, grades, kinds)
+    rng = np.random.default_rng(seed)
+    drawn = []
+    clusters = _clusters(pairs, resample)
+    rows = [np.flatnonzero(clusters == cluster) for cluster in range(clusters.max() + 1)]
+    for times in _multiplicities(clusters, replicates, rng):
+        chosen = np.concatenate([np.tile(row, n) for row, n in zip(rows, times) if n])
+        drawn.append(_pair_values(cosines[chosen], grades[chosen], kinds[chosen]))
+    settings = {
+        "pairs": _fingerprint([*pairs["sentence1"], *pairs["sentence2"]]), "resample": resample,
+        "replicates": replicates, "seed": seed,
+    }  # fmt: skip
+    return Scorecard(name, values, {m: [one.get(m, np.nan) for one in drawn] for m in values}, settings)
+
+
+def compare(cards: Sequence[Scorecard]) -> pd.DataFrame:
+    """One column a card, "value [low, high]"; a star where the 95 % interval of the paired difference to the first card
+    excludes 0. Raises `ValueError` for cards of different data, seeds or replicates."""
+    columns = {
+        card.name: {
+            measure: "{:.3f} [{:.3f}, {:.3f}]".format(value, *card.interval(measure))
+            + "*" * (card is not cards[0] and _differ(card, cards[0], measure))
+            for measure, value in card.values.items()
+        }
+        for card in cards
+    }
+    return pd.DataFrame(columns).reindex([m for m in MEASURES if any(m in card.values for card in cards)]).fillna("")
+
+
+def _differ(card: Scorecard, reference: Scorecard, measure: str) -> bool:
+    if measure not in reference.values:
+        return False
+    low, high = card.interval(measure, against=reference)
+    return not low <= 0 <= high
+
+
+def _fingerprint(sentences: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(sentences).encode()).hexdigest()[:16]
+
+
+# ---- measures and their replicates ----
+
+
+def _distribution_values(embeddings: Float[np.ndarray, "n dim"], sports: np.ndarray | None) -> dict[str, float]:
+    distribution = pairwise_distribution(embeddings)
+    values = {"width": distribution.width, "mean": distribution.mean, "std": distribution.std}
+    if sports is not None:
+        values["width_within"] = float(np.mean([d.width for d in within_groups(embeddings, sports).values()]))
+    return values | {"uniformity": uniformity(distribution), "effective_rank": effective_rank(embeddings)}
+
+
+def _distribution_replicates(
+    embeddings: Float[np.ndarray, "n dim"],
+    sports: np.ndarray | None,
+    clusters: Int[np.ndarray, " n"],
+    replicates: int,
+    rng: np.random.Generator,
+) -> Iterator[dict[str, float]]:
+    """Values on the subsample, then on each resampling of its clusters. Sentence i counts `times[i]` times, a pair as
+    the product, and the diagonal, where copies of a sentence would meet, not at all."""
+    cosines = embeddings @ embeddings.T
+    edges = np.linspace(-1, 1, 4001)
+    bins = np.clip((cosines + 1) * 2000, 0, 3999).astype(np.int64)
+    groups = [np.flatnonzero(sports == sport) for sport in np.unique(sports)] if sports is not None else []
+    centres = (edges[1:] + edges[:-1]) / 2
+
+    def distribution(rows, times):
+        weights = np.outer(times[rows], times[rows])
+        np.fill_diagonal(weights, 0)
+        counts = np.bincount(bins[np.ix_(rows, rows)].ravel(), weights.ravel(), minlength=4000).astype(np.int64)
+        mean = np.average(centres, weights=counts)
+        return PairwiseDistribution(edges, counts, mean, np.average((centres - mean) ** 2, weights=counts) ** 0.5)
+
+    for draw in [np.ones(clusters.max() + 1), *_multiplicities(clusters, replicates, rng)]:
+        times = draw[clusters].astype(float)
+        rows = np.flatnonzero(times)
+        whole = distribution(rows, times)
+        values = {"width": whole.width, "mean": whole.mean, "std": whole.std, "uniformity": uniformity(whole)}
+        present = [group[times[group] > 0] for group in groups]
+        if widths := [distribution(group, times).width for group in present if len(group) > 1]:
+            values["width_within"] = float(np.mean(widths))
+        yield values | {"effective_rank": effective_rank(embeddings[rows], times[rows])}
+
+
+def _pair_values(
+    cosines: Float[np.ndarray, " pairs"], grades: Int[np.ndarray, " pairs"], kinds: np.ndarray
+) -> dict[str, float]:
+    """Whatever measures these grades and kinds allow: each grade that one needs is there at least twice."""
+
+    def of(kind: str, grade: int) -> Float[np.ndarray, " chosen"]:
+        return cosines[(kinds == kind) & (grades == grade)]
+
+    values = {}
+    for prefix, kind in (("", "balanced"), ("adversarial_", "adversarial")):
+        there = kinds == kind
+        for name, among in (("topic_order", TOPIC), ("fact_order", FACTS), ("order", ALL_GRADES)):
+            if min(len(of(kind, grade)) for grade in among) > 1:
+                values[prefix + name] = order(cosines[there], grades[there], among)
+    balanced = kinds == "balanced"
+    for k in (1, 2, 3, 4):
+        if min(len(of("balanced", k)), len(of("balanced", k - 1))) > 1:
+            values[f"rung_auc[{k}]"] = rung_auc(cosines[balanced], grades[balanced], k)
+            values[f"rung_d_prime[{k}]"] = rung_d_prime(cosines[balanced], grades[balanced], k)
+    higher = {"name_trap_auc": of("name trap", 2), "wording_trap_auc": of("balanced", 4)}
+    lower = {"name_trap_auc": of("name trap", 0), "wording_trap_auc": of("wording trap", 3)}
+    values |= {name: auc(higher[name], lower[name]) for name in higher if min(len(higher[name]), len(lower[name])) > 1}
+    if len(same := of("balanced", 4)):
+        values["alignment"] = alignment(same)
+    return values
+
+
+# ---- the bootstrap ----
+
+
+def _clusters(frame: pd.DataFrame, resample: str) -> Int[np.ndarray, " rows"]:
+    """The number of the event (or sport, or sentence) that each row is resampled with."""
+    if resample not in ("event", "sport"):
+        raise ValueError(f"resample is {resample!r}: 'event' or 'sport'")
+    if "template1" in frame:  # sport/event/split/number
+        names = frame["template1"].str.rsplit("/", n=2 if resample == "event" else 3).str[0]
+    elif "sport" in frame:
+        names = frame["sport"] + ("/" + frame["event"] if resample == "event" and "event" in frame else "")
+    else:
+        names = frame["sport1"] if "sport1" in frame else frame["sentence1" if "sentence1" in frame else "sentence"]
+    return pd.factorize(names)[0].astype(np.int64)
+
+
+def _multiplicities(
+    clusters: Int[np.ndarray, " rows"], replicates: int, rng: np.random.Generator
+) -> Iterator[Int[np.ndarray, " clusters"]]:
+    """How often each cluster is drawn, when as many as there are are drawn with replacement."""
+    count = clusters.max() + 1
+    for _ in range(replicates):
+        yield np.bincount(rng.integers(0, count, count), minlength=count)

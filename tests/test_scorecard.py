@@ -1,0 +1,111 @@
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import Dataset
+
+from src.quality import order
+from src.scorecard import MEASURES, Scorecard, compare, lookup, score, score_pairs
+from src.sentences import generate_sentences, graded_pairs
+from src.similarity import pairwise_distribution
+
+
+@pytest.fixture(scope="module")
+def data():
+    corpus = generate_sentences(600)
+    return corpus.filter(lambda row: row["split"] == "test", keep_in_memory=True), graded_pairs("test", 16).to_pandas()
+
+
+@pytest.fixture(scope="module")
+def embed(data):
+    corpus, pairs = data
+    sentences = [*corpus["sentence"], *pairs["sentence1"], *pairs["sentence2"]]
+    rows = np.random.default_rng(0).standard_normal((len(sentences), 16)).astype(np.float32) + 0.4
+    return lookup(sentences, rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+@pytest.fixture(scope="module")
+def card(data, embed):
+    return score(embed, *data, name="random", base=embed, replicates=40)
+
+
+def test_every_measure_is_there_with_an_interval(card, data, embed):
+    assert set(card.values) == set(MEASURES)
+    for measure, value in card.values.items():
+        low, high = card.interval(measure)
+        assert low <= high
+        assert np.isfinite([low, value, high]).all()
+    distribution = pairwise_distribution(embed(data[0]["sentence"][:]))
+    assert card.values["width"] == distribution.width
+    assert card.values["agreement"] == pytest.approx(1)
+    assert not card.unknown
+    assert card.name in card._repr_html_()
+
+
+def test_an_interval_covers_the_truth_as_often_as_it_says():
+    """Cosines that depend on their event: resampling events covers the true mean order, resampling pairs does not."""
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(40):
+        events = np.repeat(np.arange(30), 20)
+        grades = np.tile([0, 1], 300)
+        slope = rng.normal(0.5, 1.5, 30)[events]
+        frame = pd.DataFrame({"sentence1": events.astype(str), "sentence2": "x", "grade": grades})
+        frame["template1"] = [f"sport/{event}/test/0" for event in events]
+        cosines = slope * grades + rng.normal(0, 1, 600)
+        low, high = score_pairs(cosines, frame, "x", replicates=50).interval("rung_d_prime[1]")
+        covered.append(low <= 0.5 / np.sqrt((1 + 1 + 1.5**2) / 2) <= high)
+    assert np.mean(covered) > 0.8  # resampling pairs instead covers it in half the trials
+
+
+def test_copies_of_a_sentence_are_not_paired(data, embed):
+    """If they were, resampling would push the mean cosine of embeddings that are orthogonal above 0."""
+    corpus = data[0].select(range(100))
+    card = score(lookup(corpus["sentence"][:], np.eye(100, dtype=np.float32)), corpus, replicates=20)
+    assert card.interval("mean") == (pytest.approx(0, abs=3e-4), pytest.approx(0, abs=3e-4))
+
+
+def test_a_difference_is_marked_where_its_interval_excludes_zero(card, data, embed):
+    better = score_pairs(
+        data[1]["grade"].to_numpy() * 0.1 + 1e-3 * np.arange(len(data[1])) % 7, data[1], "better", replicates=40
+    )
+    same = score_pairs(np.random.default_rng(0).random(len(data[1])), data[1], "chance", replicates=40)
+    table = compare([same, better])
+    assert table.loc["fact_order", "better"].endswith("*")
+    assert not table["chance"].str.endswith("*").any()
+    with pytest.raises(ValueError, match="not scored on the same data"):
+        compare([same, score_pairs(np.random.default_rng(0).random(len(data[1])), data[1], "other seed", seed=1)])
+
+
+def test_without_grades_the_card_says_what_cannot_be_known(data, embed):
+    corpus = Dataset.from_dict({"sentence": data[0]["sentence"][:]})
+    card = score(embed, corpus, replicates=10)
+    assert set(card.values) == {"width", "mean", "std", "uniformity", "effective_rank"}
+    assert "cannot show" in card.unknown
+    assert card.unknown in card._repr_html_()
+
+
+def test_saved_and_loaded(card, tmp_path):
+    card.save(tmp_path / "card.json")
+    loaded = Scorecard.load(tmp_path / "card.json")
+    assert loaded.values == card.values
+    assert loaded.interval("width", against=card) == (0, 0)
+
+
+def test_pairs_without_kinds_or_events():
+    frame = pd.DataFrame({"sentence1": list("abcdefgh"), "sentence2": "z", "grade": [0, 0, 1, 1, 2, 2, 2, 0]})
+    cosines = np.array([0.1, 0.2, 0.3, 0.2, 0.5, 0.3, 0.4, 0.1])
+    card = score_pairs(cosines, frame, "mine", replicates=10)
+    assert card.values["topic_order"] == order(cosines, frame["grade"].to_numpy(), (0, 1, 2))
+    assert "fact_order" not in card.values
+
+
+def test_bad_input(data, embed):
+    corpus, pairs = data
+    with pytest.raises(ValueError, match="1 sentences have no embedding, such as 'Nobody"):
+        embed(["Nobody knows this."])
+    with pytest.raises(ValueError, match="resample is 'pairs'"):
+        score(embed, corpus, resample="pairs")
+    with pytest.raises(ValueError, match="equal cosines"):
+        score_pairs(np.ones(len(pairs)), pairs, "constant")
+    with pytest.raises(ValueError, match="2 sentences, but 3 embeddings"):
+        lookup(["a", "b"], np.eye(3, dtype=np.float32))

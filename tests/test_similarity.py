@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from src import similarity
-from src.similarity import paired_cosines, pairwise_distribution
+from src.similarity import paired_cosines, pairwise_distribution, within_groups
 
 
 def naive(rows):
@@ -82,3 +82,42 @@ def test_paired_cosines(unit_rows):
     expected = [a @ b for a, b in zip(first, second)]
     assert np.allclose(paired_cosines(first, second), expected, atol=1e-6)
     assert np.allclose(paired_cosines(sparse.csr_matrix(first), sparse.csr_matrix(second)), expected, atol=1e-6)
+
+
+def test_a_sample_of_pairs_says_how_far_off_it_may_be(unit_rows):
+    rows = unit_rows(900, 16)
+    exact, sampled = pairwise_distribution(rows), pairwise_distribution(rows, sampled_pairs=100_000, seed=3)
+    assert sampled.counts.sum() == 100_000
+    assert (sampled.mean, sampled.std) == (exact.mean, exact.std)  # exact either way
+    for q in (0.05, 0.5, 0.95):
+        low, high = sampled.quantile_interval(q)
+        assert low <= exact.quantile(q) <= high
+        assert 0 < high - low < 0.03
+        assert exact.quantile_interval(q) == (exact.quantile(q),) * 2
+    again, other = (pairwise_distribution(rows, sampled_pairs=100_000, seed=seed) for seed in (3, 4))
+    assert (again.counts == sampled.counts).all()
+    assert (other.counts != sampled.counts).any()
+
+
+def test_sampled_are_pairs_of_different_rows():
+    assert pairwise_distribution(np.eye(5, dtype=np.float32), sampled_pairs=5000).counts[similarity.BINS // 2] == 5000
+
+
+def test_many_rows_are_sampled_unless_all_are_asked_for(unit_rows, monkeypatch):
+    monkeypatch.setattr(similarity, "EXACT_ROWS", 50)
+    monkeypatch.setattr(similarity, "SAMPLED_PAIRS", 777)
+    rows = unit_rows(60, 4)
+    assert pairwise_distribution(rows).counts.sum() == 777
+    assert pairwise_distribution(rows, sampled_pairs=0).counts.sum() == 1770
+    assert not pairwise_distribution(rows[:50]).sampled
+
+
+def test_within_groups(unit_rows):
+    rows, groups = unit_rows(30, 8), np.repeat(["a", "b", "alone"], [20, 9, 1])
+    within = within_groups(rows, groups)
+    assert {name: int(d.counts.sum()) for name, d in within.items()} == {"a": 190, "b": 36}
+    assert within["a"].mean == pytest.approx(naive(rows[:20]).mean(), abs=1e-6)
+    with pytest.raises(ValueError, match="every group has one sentence"):
+        within_groups(rows, np.arange(30))
+    with pytest.raises(ValueError, match="30 embeddings, but the groups of 2"):
+        within_groups(rows, ["a", "b"])

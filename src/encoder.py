@@ -10,7 +10,7 @@ import tempfile
 import threading
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -227,31 +227,36 @@ def _hub_folder(repository: str, revision: str | None, local: Path) -> Path:
             cached = _download(repository, revision, name, local_files_only=True)
             if (cached / name).is_file():
                 return cached
-    answer: dict[str, object] = {}
-
-    def ask() -> None:
-        try:
-            answer["info"] = HfApi().model_info(repository, revision=revision, timeout=PROBE_SECONDS)
-        except Exception as error:  # handed to the caller's thread below
-            answer["error"] = error
-
-    thread = threading.Thread(target=ask, daemon=True)  # a thread, for looking a name up knows no timeout
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    error = answer.get("error")
+    info, error = ask_hub(lambda hub: hub.model_info(repository, revision=revision, timeout=PROBE_SECONDS))
     if isinstance(error, HfHubHTTPError):
         raise ValueError(f"the hub has no {repository} for you: {str(error).splitlines()[0]}") from None
-    if "info" not in answer:
+    if error:
         raise ConnectionError(
-            f"{repository} is not on this machine and the hub did not answer "
-            f"({error or f'{PROBE_SECONDS} s of silence'}). Connect to the network, or put its files into {local}, "
-            "or use the embedded profile (make run PROFILE=embedded)"
+            f"{repository} is not on this machine and the hub did not answer ({error}). "
+            f"Connect to the network, or put its files into {local}, or use the embedded profile "
+            "(make run PROFILE=embedded)"
         ) from None
-    files = {sibling.rfilename for sibling in answer["info"].siblings}
+    files = {sibling.rfilename for sibling in info.siblings}
     weights = next((name for name in WEIGHTS if name in files), None)
     if weights is None:
         raise FileNotFoundError(f"{repository} has neither {' nor '.join(WEIGHTS)}")
     return _download(repository, revision, weights)
+
+
+def ask_hub(question: Callable[[HfApi], object]) -> tuple[object, Exception | None]:
+    """The hub's answer and no error, or no answer and the error, which comes within `PROBE_SECONDS`."""
+    outcome: list = [None, TimeoutError(f"{PROBE_SECONDS} s of silence")]
+
+    def ask() -> None:
+        try:
+            outcome[:] = question(HfApi()), None
+        except Exception as error:  # handed to the caller's thread
+            outcome[:] = None, error
+
+    thread = threading.Thread(target=ask, daemon=True)  # a thread, for looking a name up knows no timeout
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return outcome[0], outcome[1]
 
 
 def _download(repository: str, revision: str | None, weights: str, **options) -> Path:

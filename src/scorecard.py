@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset
+from datasets import Dataset, load_dataset
 from jaxtyping import Float, Int
 from scipy.stats import spearmanr
 
 from src.corpus import write_atomically
-from src.encoder import Encoder
+from src.encoder import PROBE_SECONDS, Encoder, ask_hub
 from src.quality import (
     ALL_GRADES,
     FACTS,
@@ -27,9 +27,11 @@ from src.quality import (
     rung_d_prime,
     uniformity,
 )  # fmt: skip
+from src.sentences import GRAMMAR_FOLDER, graded_pairs
 from src.similarity import PairwiseDistribution, check_unit_rows, paired_cosines, pairwise_distribution, within_groups
 
 SUBSAMPLE = 2_000  # sentences that the replicates of the distribution's rows are drawn from
+STSB = "sentence-transformers/stsb"
 RANDOM_PAIRS = 100_000  # for `agreement`
 Embed = Callable[[Sequence[str]], Float[np.ndarray, "n dim"]]
 
@@ -198,6 +200,18 @@ def score_pairs(
         "replicates": replicates, "seed": seed,
     }  # fmt: skip
     return Scorecard(name, values, {m: [one.get(m, np.nan) for one in drawn] for m in values}, settings)
+
+
+def general_language_pairs(seed: int = 0) -> tuple[pd.DataFrame, str]:
+    """Graded pairs (`sentence1`, `sentence2`, `grade`) that are not about sport, and which they are: the test part of
+    STS-B where the hub answers, else 400 pairs of everyday topics from data/control."""
+    _, error = ask_hub(lambda hub: hub.dataset_info(STSB, timeout=PROBE_SECONDS))
+    if error is None:
+        return load_dataset(STSB, split="test").to_pandas().rename(columns={"score": "grade"}), "STS-B test"
+    pairs = graded_pairs("test", 80, seed, GRAMMAR_FOLDER.parent / "control").to_pandas()
+    return pairs[pairs["kind"] == "balanced"].reset_index(
+        drop=True
+    ), "control set of everyday topics (no hub for STS-B)"
 
 
 def compare(cards: Sequence[Scorecard]) -> pd.DataFrame:

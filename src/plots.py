@@ -153,6 +153,6 @@ def frontier(points: dict[str, dict[str, tuple[float, float, float]]], control: 
         axis.axhline(control[measure], color="grey", ls="--", lw=1, label="word overlap, best of three")
         axis.axhline(next(iter(points.values()))[measure][0], color=COLOURS[0], lw=0.7, ls=":")
         axis.set(xlabel="width of all pairs (p95 − p5)", ylabel=f"{measure.replace('_', ' ')} (Spearman)")
-    axes.flat[0].legend(frameon=False, fontsize="small", loc="best")
+    axes.flat[-1].legend(frameon=False, fontsize="small", loc="upper right")
     figure.suptitle(title, fontsize="medium")
     return figure

@@ -136,7 +136,8 @@ def score(
 
     Resampled are events, or sports for `resample="sport"`, and single sentences where neither is known: never pairs,
     which share sentences. Two copies of one sentence are not paired. Rows of the distribution are computed on all
-    sentences; their replicates on a fixed subsample of 2,000, moved by the difference.
+    sentences; their replicates on a fixed subsample of 2,000, and moved so that their mean is the value: they are
+    biased, since an event meets its own copy more often than it meets itself in the corpus.
     """
     embed = encoder.encode if isinstance(encoder, Encoder) else encoder
     sentences = corpus["sentence"][:]
@@ -155,10 +156,10 @@ def score(
     chosen = rng.permutation(len(sentences))[:SUBSAMPLE]
     clusters = _clusters(corpus.select(chosen).to_pandas(), resample)
     their_sports = None if sports is None else sports[chosen]
-    on_subsample, *drawn = _distribution_replicates(embeddings[chosen], their_sports, clusters, replicates, rng)
-    moved = {
-        m: [values[m] + one.get(m, np.nan) - on_subsample[m] for one in drawn] for m in values if m in on_subsample
-    }
+    drawn = pd.DataFrame(
+        _distribution_replicates(embeddings[chosen], their_sports, clusters, replicates, rng), dtype=float
+    )
+    moved = {m: (values[m] + drawn[m] - drawn[m].mean()).tolist() for m in values if m in drawn}
     moved |= {m: [value] * replicates for m, value in values.items() if m not in moved}
     settings = {
         "sentences": len(sentences), "corpus": _fingerprint(sentences), "resample": resample, "replicates": replicates,
@@ -257,8 +258,8 @@ def _distribution_replicates(
     replicates: int,
     rng: np.random.Generator,
 ) -> Iterator[dict[str, float]]:
-    """Values on the subsample, then on each resampling of its clusters. Sentence i counts `times[i]` times, a pair as
-    the product, and the diagonal, where copies of a sentence would meet, not at all."""
+    """Values on each resampling of the subsample's clusters. Sentence i counts `times[i]` times, a pair as the product,
+    and the diagonal, where copies of a sentence would meet, not at all."""
     cosines = embeddings @ embeddings.T
     edges = np.linspace(-1, 1, 4001)
     bins = np.clip((cosines + 1) * 2000, 0, 3999).astype(np.int64)
@@ -272,7 +273,7 @@ def _distribution_replicates(
         mean = np.average(centres, weights=counts)
         return PairwiseDistribution(edges, counts, mean, np.average((centres - mean) ** 2, weights=counts) ** 0.5)
 
-    for draw in [np.ones(clusters.max() + 1), *_multiplicities(clusters, replicates, rng)]:
+    for draw in _multiplicities(clusters, replicates, rng):
         times = draw[clusters].astype(float)
         rows = np.flatnonzero(times)
         whole = distribution(rows, times)

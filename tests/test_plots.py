@@ -56,4 +56,4 @@ def test_frontier_draws_a_panel_an_order():
     }
     figure = plots.frontier(points, {"topic_order": 0.1, "fact_order": 0.5}, "title")
     assert [axis.get_ylabel() for axis in figure.axes] == ["topic order (Spearman)", "fact order (Spearman)"]
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()][-2:] == ["base", "centring"]
+    assert [text.get_text() for text in figure.axes[-1].get_legend().get_texts()][-2:] == ["base", "centring"]

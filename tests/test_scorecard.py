@@ -32,7 +32,7 @@ def test_every_measure_is_there_with_an_interval(card, data, embed):
     assert set(card.values) == set(MEASURES)
     for measure, value in card.values.items():
         low, high = card.interval(measure)
-        assert low <= high
+        assert low <= value <= high, measure
         assert np.isfinite([low, value, high]).all()
     distribution = pairwise_distribution(embed(data[0]["sentence"][:]))
     assert card.values["width"] == distribution.width

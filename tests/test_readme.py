@@ -14,7 +14,9 @@ def test_the_numbers_are_those_of_the_figures():
     for name in ("range_by_epoch", "order_by_epoch"):
         measured |= json.loads((ROOT / "figures" / f"{name}.json").read_text())["numbers"]
     columns = ["width", "width within a sport", "anisotropy", "topic order (0, 1, 2)", "fact order (2, 3, 4)"]
-    rows = re.findall(r"^\| (base|temperature ([\d.]+), epoch (\d)) \| (.+) \|$", README, re.MULTILINE)
+    rows = re.findall(
+        r"^\| (base|temperature ([\d.]+), epoch (\d)) \| (.+) \|$", README.split("| without training")[0], re.MULTILINE
+    )
     assert len(rows) == 5
     for _, temperature, epoch, values in rows:
         run, epoch = f"temperature {temperature or 0.4}", int(epoch or 0)
@@ -23,6 +25,19 @@ def test_the_numbers_are_those_of_the_figures():
         "all-MiniLM-L6-v2, all 20,000 sentences"
     ]
     assert f"between {band['p5']:.2f} and {band['p95']:.2f}" in README
+
+
+def test_the_frontier_is_that_of_the_figure():
+    numbers = json.loads((ROOT / "figures" / "frontier.json").read_text())["numbers"]
+    table = README[README.index("| without training |") :]
+    for name in ("base", "centring", "spectral, p = 0.25", "spectral, p = 0.5"):
+        shown = " | ".join(f"{numbers['points'][name][m][0]:.2f}" for m in ("width", "topic_order", "fact_order"))
+        assert f"| {name} | {shown} |" in table
+    overlap = " | ".join(f"{numbers['word_overlap'][m]:.2f}" for m in ("topic_order", "fact_order"))
+    assert f"| word overlap, best of three | | {overlap} |" in table
+    corpus = json.loads((ROOT / "figures" / "corpus.json").read_text())["numbers"]["word_overlap_spearman"]
+    adversarial = max(values["all"] for name, values in corpus.items() if name.startswith("test, adversarial"))
+    assert f"adversarial pairs a little (Spearman {adversarial:.2f}" in README
 
 
 def test_the_blind_reader_agrees_as_stated():

@@ -26,13 +26,13 @@ from src.quality import (
     rung_auc,
     rung_d_prime,
     uniformity,
-)  # fmt: skip
+)
 from src.sentences import GRAMMAR_FOLDER, graded_pairs
 from src.similarity import PairwiseDistribution, check_unit_rows, paired_cosines, pairwise_distribution, within_groups
 
 SUBSAMPLE = 2_000  # sentences that the replicates of the distribution's rows are drawn from
-STSB = "sentence-transformers/stsb"
 RANDOM_PAIRS = 100_000  # for `agreement`
+STSB = "sentence-transformers/stsb"
 Embed = Callable[[Sequence[str]], Float[np.ndarray, "n dim"]]
 
 MEASURES = {
@@ -68,7 +68,10 @@ class Scorecard:
     settings: dict
 
     def interval(self, measure: str, against: "Scorecard | None" = None) -> tuple[float, float]:
-        """95 % interval of the measure, or of its difference to that of another card on the same data."""
+        """95 % interval of the measure, or of its difference to that of another card on the same data; NaN for
+        `agreement`, which is measured once."""
+        if measure not in self.replicates:
+            return np.nan, np.nan
         value, replicates = self.values[measure], np.array(self.replicates[measure])
         if against:
             if self.settings != against.settings:
@@ -129,7 +132,7 @@ def score(
     replicates: int = 200,
     seed: int = 0,
 ) -> Scorecard:
-    """All measures of SCORECARD.md that the data allow, each with a 95 % bootstrap interval.
+    """All of `MEASURES` that the data allow, each with a 95 % bootstrap interval.
 
     `corpus` has a `sentence` column; with `sport` (and `event`) there is `width_within`. `pairs` has `sentence1`,
     `sentence2`, `grade`; without it, the rows that need no grades. `base` is what `agreement` is measured against.
@@ -160,7 +163,6 @@ def score(
         _distribution_replicates(embeddings[chosen], their_sports, clusters, replicates, rng), dtype=float
     )
     moved = {m: (values[m] + drawn[m] - drawn[m].mean()).tolist() for m in values if m in drawn}
-    moved |= {m: [value] * replicates for m, value in values.items() if m not in moved}
     settings = {
         "sentences": len(sentences), "corpus": _fingerprint(sentences), "resample": resample, "replicates": replicates,
         "seed": seed, "versions": {package: version(package) for package in ("torch", "transformers", "numpy")},
@@ -210,9 +212,8 @@ def general_language_pairs(seed: int = 0) -> tuple[pd.DataFrame, str]:
     if error is None:
         return load_dataset(STSB, split="test").to_pandas().rename(columns={"score": "grade"}), "STS-B test"
     pairs = graded_pairs("test", 80, seed, GRAMMAR_FOLDER.parent / "control").to_pandas()
-    return pairs[pairs["kind"] == "balanced"].reset_index(
-        drop=True
-    ), "control set of everyday topics (no hub for STS-B)"
+    pairs = pairs[pairs["kind"] == "balanced"].reset_index(drop=True)
+    return pairs, "control set of everyday topics (no hub for STS-B)"
 
 
 def compare(cards: Sequence[Scorecard]) -> pd.DataFrame:
@@ -233,7 +234,7 @@ def _differ(card: Scorecard, reference: Scorecard, measure: str) -> bool:
     if measure not in reference.values:
         return False
     low, high = card.interval(measure, against=reference)
-    return not low <= 0 <= high
+    return low > 0 or high < 0
 
 
 def _fingerprint(sentences: Sequence[str]) -> str:

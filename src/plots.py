@@ -3,13 +3,17 @@
 import json
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
 from src.corpus import write_atomically
+from src.quality import rung_auc, rung_d_prime
+from src.scorecard import MAIN, Scorecard
 from src.similarity import PairwiseDistribution
 
 COLOURS = (
@@ -20,7 +24,10 @@ COLOURS = (
     "#E69F00",
     "#56B4E9",
     "#000000",
-)  # Okabe & Ito: colour-blind safe
+    "#882255",
+)  # Okabe & Ito, and Tol's wine: colour-blind safe
+MARKERS = "osD^vP*X<>"
+GRADES = {0: "other sport", 1: "same sport", 2: "same event", 3: "one fact differs", 4: "same facts"}
 SHOWN_BINS = 200  # of the distribution's 4,000, joined: 0.01 each, the same for everything compared
 
 
@@ -138,21 +145,155 @@ def by_epoch(panels: dict[str, dict[str, Sequence[float]]], title: str) -> Figur
 
 
 def frontier(points: dict[str, dict[str, tuple[float, float, float]]], control: dict[str, float], title: str) -> Figure:
-    """Order against width, a panel an order: `points[label][measure]` is value, low and high, also of "width".
-    The first point is what the others started from; `control[measure]` is drawn as a line, for it has no width."""
-    measures = [measure for measure in next(iter(points.values())) if measure != "width"]
-    figure, axes = plt.subplots(1, len(measures), figsize=(10, 4.6), dpi=100, squeeze=False, layout="constrained")
-    for axis, measure in zip(axes.flat, measures):
-        for (label, values), marker in zip(points.items(), "osD^vP*X<>"):
-            (width, *widths), (value, *orders) = values["width"], values[measure]
-            spread = [[[abs(centre - end)] for end in ends] for centre, ends in ((width, widths), (value, orders))]
-            colour = COLOURS[list(points).index(label) % len(COLOURS)]
+    """Orders against widths, a column an order and a row a width: `points[label][measure]` is value, low and high, of
+    measures whose name begins with "width" and of orders. The first point is what the others started from;
+    `control[measure]` is drawn as a line, for it has no width."""
+    first = next(iter(points.values()))
+    widths = [measure for measure in first if measure.startswith("width")]
+    orders = [measure for measure in first if measure not in widths]
+    figure, axes = plt.subplots(
+        len(widths), len(orders), figsize=(10, 1 + 4 * len(widths)), dpi=100, sharey="col", squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for axis, (width, order) in zip(axes.flat, product(widths, orders)):
+        for (label, values), marker, colour in zip(points.items(), MARKERS, COLOURS * 2):
+            spread = [[[abs(values[m][0] - end)] for end in values[m][1:]] for m in (width, order)]
             axis.errorbar(
-                width, value, xerr=spread[0], yerr=spread[1], color=colour, marker=marker, lw=1, ls="", label=label
-            )
-        axis.axhline(control[measure], color="grey", ls="--", lw=1, label="word overlap, best of three")
-        axis.axhline(next(iter(points.values()))[measure][0], color=COLOURS[0], lw=0.7, ls=":")
-        axis.set(xlabel="width of all pairs (p95 − p5)", ylabel=f"{measure.replace('_', ' ')} (Spearman)")
-    axes.flat[-1].legend(frameon=False, fontsize="small", loc="upper right")
+                values[width][0], values[order][0], xerr=spread[0], yerr=spread[1], color=colour, marker=marker, lw=1,
+                ls="", label=label,
+            )  # fmt: skip
+        axis.axhline(control[order], color="grey", ls="--", lw=1, label="word overlap, best of three")
+        axis.axhline(first[order][0], color=COLOURS[0], lw=0.7, ls=":")
+        where = "of all pairs" if width == "width" else "within a sport"
+        axis.set(xlabel=f"width {where} (p95 − p5)", ylabel=f"{order.replace('_', ' ')} (Spearman)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def ridgeline(
+    panels: dict[str, tuple[Float[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]],
+    title: str,
+    xlabel: str = "cosine similarity of a pair of sentences",
+) -> Figure:
+    """Where the cosines of each grade lie: `panels[label]` holds cosines and grades, a panel each, on shared axes.
+
+    The ridges of a panel have the same area, and all are smoothed alike, by a Gaussian whose deviation is 1.5 % of the
+    range shown. Between two of them: how well the higher grade is told from the lower one.
+    """
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(10, 5), dpi=100, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    everything = np.concatenate([cosines for cosines, _ in panels.values()])
+    margin = 0.05 * np.ptp(everything)
+    grid = np.linspace(everything.min() - margin, everything.max() + margin, 400)
+    ridges = {
+        label: {int(grade): _density(cosines[grades == grade], grid) for grade in np.unique(grades)}
+        for label, (cosines, grades) in panels.items()
+    }
+    for axis, (label, (cosines, grades)) in zip(axes.flat, panels.items()):
+        tallest = max(density.max() for density in ridges[label].values())
+        for grade, density in ridges[label].items():
+            height = 0.75 * density / tallest  # below what is written above it
+            colour, of_grade = COLOURS[grade % len(COLOURS)], cosines[grades == grade]
+            axis.fill_between(grid, grade, grade + height, color=colour, alpha=0.6, lw=0)
+            axis.plot(grid, grade + height, color=colour, lw=1)
+            low, median, high = np.quantile(of_grade, [0.05, 0.5, 0.95])
+            axis.plot([low, high], [grade, grade], color=colour, lw=3, solid_capstyle="butt")
+            axis.plot([median, median], [grade, grade + np.interp(median, grid, height)], color="black", lw=1.5)
+            told = _told_apart(cosines, grades, grade) if grade - 1 in ridges[label] else ""
+            axis.annotate(told, (0.99, grade - 0.2), xycoords=("axes fraction", "data"), ha="right", fontsize=8)
+        axis.set(title=label, xlabel=xlabel, xlim=(grid[0], grid[-1]))
+    grades = sorted({grade for of_grades in ridges.values() for grade in of_grades})
+    axes.flat[0].set_yticks(grades, [f"{grade} {GRADES.get(grade, '')}" for grade in grades])
+    figure.suptitle(
+        f"{title}\nline: median; bar: p5 to p95; on the right: this grade above the one below it", fontsize="medium"
+    )
+    return figure
+
+
+def _told_apart(cosines: Float[np.ndarray, " pairs"], grades: Int[np.ndarray, " pairs"], grade: int) -> str:
+    try:
+        return f"AUC {rung_auc(cosines, grades, grade):.2f}, d′ {rung_d_prime(cosines, grades, grade):.2f}"
+    except ValueError:  # one pair of a grade, or all equal
+        return ""
+
+
+def _density(values: Float[np.ndarray, " n"], grid: Float[np.ndarray, " points"]) -> Float[np.ndarray, " points"]:
+    deviation = 0.015 * (grid[-1] - grid[0])
+    return np.exp(-(((grid[:, None] - values) / deviation) ** 2) / 2).mean(1) / (deviation * np.sqrt(2 * np.pi))
+
+
+def differences(cards: Sequence[Scorecard], title: str, measures: Sequence[str] = MAIN) -> Figure:
+    """The figure of `scorecard.compare`: a panel a measure, with each card's difference to the first card and the 95 %
+    interval of that paired difference; filled where it excludes 0."""
+    measures = [m for m in measures if all(m in card.replicates for card in cards)]
+    columns = min(4, len(measures))
+    rows = -(-len(measures) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(10, 1.2 + rows * (0.5 + 0.22 * len(cards))), dpi=100, sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for axis, measure in zip(axes.flat, measures):
+        axis.axvline(0, color=COLOURS[0], lw=1)
+        for row, (card, colour, marker) in enumerate(zip(cards[1:], COLOURS[1:] * 2, MARKERS[1:] * 2)):
+            difference = card.values[measure] - cards[0].values[measure]
+            low, high = card.interval(measure, against=cards[0])
+            axis.plot([low, high], [row, row], color=colour, lw=1.5)
+            filled = colour if low > 0 or high < 0 else "white"
+            axis.plot(difference, row, marker=marker, ls="", color=colour, mfc=filled)
+        axis.set_title(f"{measure.replace('_', ' ')} ({cards[0].values[measure]:.3g})", fontsize="medium")
+        axis.set_yticks(range(len(cards) - 1), [card.name for card in cards[1:]])
+        axis.tick_params(labelsize="small")
+    for axis in axes.flat[len(measures) :]:
+        axis.remove()
+    axes.flat[0].invert_yaxis()
+    figure.suptitle(
+        f"{title}\ndifference to {cards[0].name} (its value in brackets), 95 % interval; filled: it excludes 0",
+        fontsize="medium",
+    )
+    return figure
+
+
+def range_and_dimension(points: dict[str, dict[str, float]], title: str) -> Figure:
+    """mean^2 + std^2 of all cosines against sum p_k^2, which are equal but for the diagonal; and width against the
+    effective dimension 1 / sum p_k^2. `points[label]` holds mean, std, width, participation; hollow where the mean
+    cosine is 0.1 or more, so that much of mean^2 + std^2 is offset and not range."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.6), dpi=100, layout="constrained")
+    for number, (label, point) in enumerate(points.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        style = {"color": colour, "marker": MARKERS[number % len(MARKERS)], "ls": "", "ms": 8}
+        style["mfc"] = colour if point["mean"] < 0.1 else "white"
+        left.plot(point["participation"], point["mean"] ** 2 + point["std"] ** 2, label=label, **style)
+        right.plot(1 / point["participation"], point["width"], **style)
+    left.axline((1e-2, 1e-2), (1e-1, 1e-1), color="grey", lw=0.8, ls=":")
+    left.set(xscale="log", yscale="log", xlabel="Σ p² of the spectrum", ylabel="mean² + std² of the cosines")
+    right.set(xscale="log", xlabel="effective dimension, 1 / Σ p²", ylabel="width of all pairs (p95 − p5)")
+    left.legend(frameon=False, fontsize="small")
+    figure.suptitle(f"{title}; hollow: mean cosine of 0.1 or more", fontsize="medium")
+    return figure
+
+
+def spectra(
+    spectra: dict[str, Float[np.ndarray, " dim"]],
+    d_primes: dict[str, dict[int, tuple[float, float, float]]],
+    title: str,
+) -> Figure:
+    """Share of the embeddings' squared length in each direction, beside the separation that comes with it:
+    `d_primes[label][k]` is d' of grade k above k - 1, with low and high; without any, the spectra alone."""
+    figure, axes = plt.subplots(1, 2 if d_primes else 1, figsize=(10, 4), dpi=100, squeeze=False, layout="constrained")
+    left = axes[0, 0]
+    for number, ((label, shares), colour, marker) in enumerate(zip(spectra.items(), COLOURS, MARKERS)):
+        doubling = [2**k - 1 for k in range(len(shares).bit_length())]
+        left.plot(np.arange(1, len(shares) + 1), shares, label=label, color=colour, marker=marker, markevery=doubling)
+        if label in d_primes:
+            values, lows, highs = np.array(list(d_primes[label].values())).T
+            places = np.array(list(d_primes[label])) + 0.12 * (number - (len(spectra) - 1) / 2)
+            axes[0, 1].errorbar(places, values, (values - lows, highs - values), ls="", color=colour, marker=marker)
+            axes[0, 1].set_xticks(list(d_primes[label]), [f"{k} above {k - 1}" for k in d_primes[label]])
+            axes[0, 1].set(xlabel="grades", ylabel="d′ with 95 % interval")
+    left.set(xscale="log", yscale="log", ylim=(1e-5, 1))
+    left.set(xlabel="direction, largest first", ylabel="share of squared length")
+    left.legend(frameon=False, fontsize="small", loc="lower left")
     figure.suptitle(title, fontsize="medium")
     return figure

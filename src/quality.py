@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from scipy import sparse
 from scipy.stats import rankdata, spearmanr
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.metrics import roc_curve
 
-from src.similarity import PairwiseDistribution
+from src.similarity import Embeddings, PairwiseDistribution, check_rows, check_unit_rows
 
 TOPIC, FACTS, ALL_GRADES = (0, 1, 2), (2, 3, 4), (0, 1, 2, 3, 4)
 Cosines = Float[np.ndarray, " pairs"]
@@ -23,6 +25,7 @@ def order(cosines: Cosines, grades: Grades, among: tuple[int, ...] = ALL_GRADES)
     `topic_order` is `among=TOPIC`, `fact_order` is `among=FACTS`; grades should be equally frequent. Raises
     `ValueError` where it is undefined: all cosines or all grades equal.
     """
+    check_graded(cosines, grades)
     chosen = np.isin(grades, among)
     if len(set(grades[chosen])) < 2 or np.ptp(cosines[chosen]) == 0:
         raise ValueError(f"no order among grades {among}: {chosen.sum()} pairs with equal grades or equal cosines")
@@ -32,6 +35,10 @@ def order(cosines: Cosines, grades: Grades, among: tuple[int, ...] = ALL_GRADES)
 def auc(higher: Cosines, lower: Float[np.ndarray, " others"]) -> float:
     """Probability that a pair of `higher` has a higher cosine than one of `lower`, an equal one counting half: the area
     under the ROC curve, in [0, 1], by way of ranks (Mann & Whitney 1947)."""
+    if not (len(higher) and len(lower) and np.isfinite(higher).all() and np.isfinite(lower).all()):
+        raise ValueError(
+            f"no AUC of {len(higher)} above {len(lower)} cosines: one or more on each side, none of them NaN"
+        )
     ranks = rankdata(np.concatenate([higher, lower]))[: len(higher)]
     return float((ranks.sum() / len(higher) - (len(higher) + 1) / 2) / len(lower))
 
@@ -43,9 +50,47 @@ def rung_auc(cosines: Cosines, grades: Grades, k: int) -> float:
 
 def rung_d_prime(cosines: Cosines, grades: Grades, k: int) -> float:
     """(mean_k - mean_k-1) / sqrt((var_k + var_k-1) / 2): unchanged by affine maps of the cosine, not by others (Green &
-    Swets 1966). Unbounded; 0 is no separation."""
+    Swets 1966). Unbounded; 0 is no separation. Raises `ValueError` where it is undefined: fewer than two pairs of a
+    grade, or none differ."""
+    check_graded(cosines, grades)
     higher, lower = cosines[grades == k], cosines[grades == k - 1]
+    if min(len(higher), len(lower)) < 2 or np.ptp(higher) == np.ptp(lower) == 0:
+        raise ValueError(
+            f"no d' of {len(higher)} pairs of grade {k} above {len(lower)} of {k - 1}: too few, or all equal"
+        )
     return float((higher.mean() - lower.mean()) / np.sqrt((higher.var(ddof=1) + lower.var(ddof=1)) / 2))
+
+
+def check_graded(cosines: Cosines, grades: Float[np.ndarray, " others"] | Int[np.ndarray, " others"]) -> None:
+    """Raise `ValueError` unless there is one finite cosine for each grade."""
+    if len(cosines) != len(grades):
+        raise ValueError(f"{len(cosines)} cosines, but {len(grades)} grades")
+    if len(wrong := np.flatnonzero(~np.isfinite(cosines))):
+        raise ValueError(f"the cosine of pair {wrong[0]} is {cosines[wrong[0]]}")
+
+
+# ---- what a threshold makes of it ----
+
+
+def best_threshold(cosines: Cosines, related: Bool[np.ndarray, " pairs"]) -> float:
+    """The cosine at or above which to call two sentences related: where the true positive rate is furthest above the
+    false positive rate (Youden 1950). Choose it on other pairs than those it is judged by.
+
+    Half way to the next lower cosine, so that it depends on no single pair more than it has to.
+    """
+    if len(set(related.tolist())) < 2:
+        raise ValueError(f"{len(related)} pairs, all related or all unrelated: no threshold separates them")
+    false, true, thresholds = roc_curve(related, cosines, drop_intermediate=False)
+    best = int(np.argmax(true - false))
+    return float(thresholds[best : best + 2].mean())
+
+
+def errors_by_grade(cosines: Cosines, grades: Grades, threshold: float, related_from: int) -> dict[int, float]:
+    """Share of each grade's pairs that the threshold gets wrong, in [0, 1]: of grades below `related_from` those that
+    it calls related (false positives), of the others those that it does not (false negatives)."""
+    check_graded(cosines, grades)
+    wrong = (cosines >= threshold) != (grades >= related_from)
+    return {int(grade): float(wrong[grades == grade].mean()) for grade in np.unique(grades)}
 
 
 def word_overlap(train: Sequence[str], first: Sequence[str], second: Sequence[str]) -> dict[str, Cosines]:
@@ -73,6 +118,8 @@ def word_overlap(train: Sequence[str], first: Sequence[str], second: Sequence[st
 def alignment(positive_cosines: Cosines) -> float:
     """Mean squared distance of pairs that mean the same (grade 4), mean(2 - 2 cos), in [0, 4]; 0 is best (Wang & Isola
     2020, arXiv 2005.10242, with alpha = 2)."""
+    if not len(positive_cosines):
+        raise ValueError("no pairs that mean the same, so no alignment")
     return float(np.mean(2 - 2 * positive_cosines))
 
 
@@ -88,6 +135,9 @@ def uniformity(distribution: PairwiseDistribution) -> float:
 def effective_rank(embeddings: Float[np.ndarray, "n dim"], weights: Float[np.ndarray, " n"] | None = None) -> float:
     """exp(entropy of the normalised singular values of the centred matrix), in [1, dim] (Roy & Vetterli 2007); each row
     counts once, or `weights` times."""
+    check_rows(embeddings)
+    if not np.ptp(embeddings, 0).any():
+        raise ValueError(f"all {len(embeddings)} rows are equal: they differ in no direction")
     weights = np.ones(len(embeddings)) if weights is None else weights
     centred = embeddings - np.average(embeddings, 0, weights)
     values = np.sqrt(np.clip(np.linalg.eigvalsh((centred * weights[:, None]).T @ centred), 0, None))
@@ -95,8 +145,22 @@ def effective_rank(embeddings: Float[np.ndarray, "n dim"], weights: Float[np.nda
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def inverse_participation(embeddings: Float[np.ndarray, "n dim"]) -> float:
-    """sum p_i^2 of the normalised eigenvalues of X'X / n, in [1/dim, 1]: mean^2 + std^2 of all cosines, but for the
-    diagonal. At zero mean a wider range *is* a lower effective dimension."""
-    gram = embeddings.T.astype(np.float64) @ embeddings / len(embeddings)
-    return float(np.square(gram).sum() / np.trace(gram) ** 2)
+def spectrum(embeddings: Embeddings) -> Float[np.ndarray, " dim"]:
+    """The eigenvalues of X'X / n, largest first: the share of the embeddings' squared length in each direction. They
+    sum to 1; one that towers above the others is an offset that all rows share."""
+    check_unit_rows(embeddings)
+    values = np.linalg.eigvalsh(_second_moments(embeddings))[::-1]
+    return np.clip(values, 0, None) / values.sum()
+
+
+def inverse_participation(embeddings: Embeddings) -> float:
+    """sum p_k^2 of the `spectrum`, in [1/dim, 1]: mean^2 + std^2 of all cosines, but for the diagonal. Its inverse is
+    an effective dimension: at zero mean a wider range *is* a lower one."""
+    check_unit_rows(embeddings)
+    return float(np.square(_second_moments(embeddings)).sum())
+
+
+def _second_moments(embeddings: Embeddings) -> Float[np.ndarray, "dim dim"]:
+    product = embeddings.T.astype(np.float64) @ embeddings
+    product = product.toarray() if sparse.issparse(product) else product
+    return product / np.trace(product)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from src.quality import (
     TOPIC,
     alignment,
     auc,
+    check_graded,
     effective_rank,
     order,
     rung_auc,
@@ -55,6 +56,10 @@ MEASURES = {
     "effective_rank": "exp(entropy of the singular values): directions in use",
     "agreement": "Spearman with the base model's cosines on random pairs",
 }  # fmt: skip
+MAIN = (
+    "width", "width_within", "mean", "effective_rank",
+    "topic_order", "fact_order", "name_trap_auc", "adversarial_order",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +193,10 @@ def score_pairs(
 
     Pairs are resampled by the event (or sport) of their first sentence, or by that sentence where neither is known.
     """
+    if not len(pairs):
+        raise ValueError("no pairs to score")
     grades = pairs["grade"].to_numpy()
+    check_graded(cosines, grades)
     kinds = pairs["kind"].to_numpy() if "kind" in pairs else np.full(len(pairs), "balanced")
     values = _pair_values(cosines, grades, kinds)
     rng = np.random.default_rng(seed)
@@ -197,7 +205,7 @@ def score_pairs(
     rows = [np.flatnonzero(clusters == cluster) for cluster in range(clusters.max() + 1)]
     for times in _multiplicities(clusters, replicates, rng):
         chosen = np.concatenate([np.tile(row, n) for row, n in zip(rows, times) if n])
-        drawn.append(_pair_values(cosines[chosen], grades[chosen], kinds[chosen]))
+        drawn.append(_pair_values(cosines[chosen], grades[chosen], kinds[chosen], undefined="left out"))
     settings = {
         "pairs": _fingerprint([*pairs["sentence1"], *pairs["sentence2"]]), "resample": resample,
         "replicates": replicates, "seed": seed,
@@ -216,25 +224,25 @@ def general_language_pairs(seed: int = 0) -> tuple[pd.DataFrame, str]:
     return pairs, "control set of everyday topics (no hub for STS-B)"
 
 
-def compare(cards: Sequence[Scorecard]) -> pd.DataFrame:
+def compare(cards: Sequence[Scorecard], measures: Iterable[str] = MEASURES) -> pd.DataFrame:
     """One column a card, "value [low, high]"; a star where the 95 % interval of the paired difference to the first card
-    excludes 0. Raises `ValueError` for cards of different data, seeds or replicates."""
+    excludes 0 (`plots.differences` is the figure of it). Raises `ValueError` for cards of different data, seeds or
+    replicates."""
+    table = side_by_side(cards, measures)
+    for card in cards[1:]:
+        for measure in set(table.index) & set(card.values) & set(cards[0].values):
+            low, high = card.interval(measure, against=cards[0])
+            table.loc[measure, card.name] += "*" * (low > 0 or high < 0)
+    return table
+
+
+def side_by_side(cards: Sequence[Scorecard], measures: Iterable[str] = MEASURES) -> pd.DataFrame:
+    """One column a card, "value [low, high]", of cards whose data may differ; empty where one has no such measure."""
     columns = {
-        card.name: {
-            measure: "{:.3f} [{:.3f}, {:.3f}]".format(value, *card.interval(measure))
-            + "*" * (card is not cards[0] and _differ(card, cards[0], measure))
-            for measure, value in card.values.items()
-        }
+        card.name: {m: "{:.3f} [{:.3f}, {:.3f}]".format(value, *card.interval(m)) for m, value in card.values.items()}
         for card in cards
     }
-    return pd.DataFrame(columns).reindex([m for m in MEASURES if any(m in card.values for card in cards)]).fillna("")
-
-
-def _differ(card: Scorecard, reference: Scorecard, measure: str) -> bool:
-    if measure not in reference.values:
-        return False
-    low, high = card.interval(measure, against=reference)
-    return low > 0 or high < 0
+    return pd.DataFrame(columns).reindex([m for m in measures if any(m in card.values for card in cards)]).fillna("")
 
 
 def _fingerprint(sentences: Sequence[str]) -> str:
@@ -286,27 +294,38 @@ def _distribution_replicates(
 
 
 def _pair_values(
-    cosines: Float[np.ndarray, " pairs"], grades: Int[np.ndarray, " pairs"], kinds: np.ndarray
+    cosines: Float[np.ndarray, " pairs"], grades: Int[np.ndarray, " pairs"], kinds: np.ndarray, undefined: str = "error"
 ) -> dict[str, float]:
-    """Whatever measures these grades and kinds allow: each grade that one needs is there at least twice."""
+    """Whatever measures these grades and kinds allow: each grade that one needs is there at least twice. One that is
+    undefined nevertheless, such as the order of equal cosines, is an error; of a replicate it is left out."""
+    values = {}
 
     def of(kind: str, grade: int) -> Float[np.ndarray, " chosen"]:
         return cosines[(kinds == kind) & (grades == grade)]
 
-    values = {}
+    def add(name: str, needed: Iterable[int], function: Callable, *arguments) -> None:
+        if min(needed) > 1:
+            try:
+                values[name] = function(*arguments)
+            except ValueError:
+                if undefined == "error":
+                    raise
+
     for prefix, kind in (("", "balanced"), ("adversarial_", "adversarial")):
         there = kinds == kind
         for name, among in (("topic_order", TOPIC), ("fact_order", FACTS), ("order", ALL_GRADES)):
-            if min(len(of(kind, grade)) for grade in among) > 1:
-                values[prefix + name] = order(cosines[there], grades[there], among)
+            sizes = [len(of(kind, grade)) for grade in among]
+            add(prefix + name, sizes, order, cosines[there], grades[there], among)
     balanced = kinds == "balanced"
     for k in (1, 2, 3, 4):
-        if min(len(of("balanced", k)), len(of("balanced", k - 1))) > 1:
-            values[f"rung_auc[{k}]"] = rung_auc(cosines[balanced], grades[balanced], k)
-            values[f"rung_d_prime[{k}]"] = rung_d_prime(cosines[balanced], grades[balanced], k)
-    higher = {"name_trap_auc": of("name trap", 2), "wording_trap_auc": of("balanced", 4)}
-    lower = {"name_trap_auc": of("name trap", 0), "wording_trap_auc": of("wording trap", 3)}
-    values |= {name: auc(higher[name], lower[name]) for name in higher if min(len(higher[name]), len(lower[name])) > 1}
+        sizes = [len(of("balanced", k)), len(of("balanced", k - 1))]
+        add(f"rung_auc[{k}]", sizes, rung_auc, cosines[balanced], grades[balanced], k)
+        add(f"rung_d_prime[{k}]", sizes, rung_d_prime, cosines[balanced], grades[balanced], k)
+    for name, higher, lower in (
+        ("name_trap_auc", of("name trap", 2), of("name trap", 0)),
+        ("wording_trap_auc", of("balanced", 4), of("wording trap", 3)),
+    ):
+        add(name, [len(higher), len(lower)], auc, higher, lower)
     if len(same := of("balanced", 4)):
         values["alignment"] = alignment(same)
     return values

@@ -32,6 +32,11 @@ class PairwiseDistribution:
         cumulative = np.concatenate([[0], np.cumsum(self.counts)])
         return float(np.interp(q * cumulative[-1], cumulative, self.edges))
 
+    def share_below(self, cosine: float) -> float:
+        """The share of the counted pairs that stays below this cosine: the inverse of `quantile`."""
+        cumulative = np.concatenate([[0], np.cumsum(self.counts)])
+        return float(np.interp(cosine, self.edges, cumulative) / cumulative[-1])
+
     def quantile_interval(self, q: float, confidence: float = 0.95) -> tuple[float, float]:
         """Where the quantile of *all* pairs lies with this confidence, for every q at once: the band of Dvoretzky,
         Kiefer and Wolfowitz with Massart's constant (1990). Of an exact distribution, twice the quantile."""
@@ -88,13 +93,15 @@ def pairwise_distribution(
 def within_groups(embeddings: Embeddings, groups: Sequence | np.ndarray) -> dict[str, PairwiseDistribution]:
     """The distribution within each group: `groups` names the group of each row. A group of one has no pair and is left
     out; raises `ValueError` when no group is left."""
-    groups = np.asarray(groups)
+    check_unit_rows(embeddings)
     if len(groups) != embeddings.shape[0]:
         raise ValueError(f"{embeddings.shape[0]} embeddings, but the groups of {len(groups)}")
-    names, sizes = np.unique(groups, return_counts=True)
+    names, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if sizes.max() < 2:
         raise ValueError("every group has one sentence: there is no pair within a group")
-    return {str(name): pairwise_distribution(embeddings[groups == name]) for name in names[sizes > 1]}
+    return {
+        str(names[number]): pairwise_distribution(embeddings[numbers == number]) for number in np.flatnonzero(sizes > 1)
+    }
 
 
 def _all_blocks(embeddings: Embeddings) -> Iterator[Float[torch.Tensor, " pairs"]]:
@@ -132,6 +139,8 @@ def paired_cosines(first: Embeddings, second: Embeddings) -> Float[np.ndarray, "
     """Cosine of row i of `first` with row i of `second`, both of unit rows."""
     check_unit_rows(first)
     check_unit_rows(second)
+    if first.shape != second.shape:
+        raise ValueError(f"embeddings of shape {first.shape} and of shape {second.shape} are not paired row by row")
     return _row_products(first, second)
 
 
@@ -141,11 +150,31 @@ def _row_products(first: Embeddings, second: Embeddings) -> Float[np.ndarray, " 
     return np.einsum("nd,nd->n", first, second)
 
 
-def check_unit_rows(embeddings: Embeddings) -> None:
-    """Raise `ValueError` unless there are two rows or more, all finite and of length 1 (to 1e-3)."""
+def check_rows(embeddings) -> None:
+    """Raise `ValueError` unless this is an array of floating-point numbers of shape (n, dim), n two or more, with no
+    NaN or infinity. Whatever else it is, is named."""
+    if not (sparse.issparse(embeddings) or isinstance(embeddings, np.ndarray)):
+        raise ValueError(f"embeddings are a {type(embeddings).__name__}: a numpy array of shape (n, dim) is needed")
+    if embeddings.ndim != 2:
+        raise ValueError(f"embeddings of shape {embeddings.shape}: one row a sentence is needed, shape (n, dim)")
+    if not np.issubdtype(embeddings.dtype, np.floating):
+        raise ValueError(f"embeddings of type {embeddings.dtype}: floating-point numbers are needed")
     if embeddings.shape[0] < 2:
         raise ValueError(f"embeddings of shape {embeddings.shape}: two rows or more are needed")
-    squares = embeddings.multiply(embeddings).sum(1) if sparse.issparse(embeddings) else np.square(embeddings).sum(1)
-    lengths = np.sqrt(np.asarray(squares, np.float64).ravel())
-    if len(wrong := np.flatnonzero(~(np.abs(lengths - 1) < 1e-3))):  # NaN is caught as well
+    squares = _squared_lengths(embeddings)
+    if len(wrong := np.flatnonzero(~np.isfinite(squares))):
+        raise ValueError(f"row {wrong[0]} has length {squares[wrong[0]]}: there is NaN or infinity in it")
+
+
+def check_unit_rows(embeddings) -> None:
+    """`check_rows`, and raise `ValueError` unless each row is of length 1 (to 1e-3)."""
+    check_rows(embeddings)
+    lengths = np.sqrt(_squared_lengths(embeddings))
+    if len(wrong := np.flatnonzero(np.abs(lengths - 1) >= 1e-3)):
         raise ValueError(f"row {wrong[0]} has length {lengths[wrong[0]]:.4g}, not 1: normalise the embeddings first")
+
+
+def _squared_lengths(embeddings: Embeddings) -> Float[np.ndarray, " n"]:
+    if sparse.issparse(embeddings):
+        return np.asarray(embeddings.multiply(embeddings).sum(1), np.float64).ravel()
+    return np.einsum("nd,nd->n", embeddings, embeddings, dtype=np.promote_types(embeddings.dtype, np.float32))

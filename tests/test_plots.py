@@ -6,6 +6,8 @@ import pytest
 from PIL import Image
 
 from src import plots
+from src.quality import rung_auc, rung_d_prime
+from src.scorecard import Scorecard
 from src.similarity import pairwise_distribution
 
 
@@ -56,4 +58,91 @@ def test_frontier_draws_a_panel_an_order():
     }
     figure = plots.frontier(points, {"topic_order": 0.1, "fact_order": 0.5}, "title")
     assert [axis.get_ylabel() for axis in figure.axes] == ["topic order (Spearman)", "fact order (Spearman)"]
-    assert [text.get_text() for text in figure.axes[-1].get_legend().get_texts()][-2:] == ["base", "centring"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-2:] == ["base", "centring"]
+    for values in points.values():
+        values["width_within"] = (0.5, 0.4, 0.6)
+    figure = plots.frontier(points, {"topic_order": 0.1, "fact_order": 0.5}, "title")
+    assert [axis.get_xlabel().split(" (")[0] for axis in figure.axes] == ["width of all pairs"] * 2 + [
+        "width within a sport"
+    ] * 2
+
+
+@pytest.fixture
+def graded():
+    rng, grades = np.random.default_rng(0), np.tile(np.arange(5), 40)
+    return {name: (rng.normal(scale * grades, 0.1), grades) for name, scale in (("before", 0.05), ("after", 0.2))}
+
+
+def test_ridges_share_axes_and_have_equal_areas(graded):
+    figure = plots.ridgeline(graded, "title")
+    assert [axis.get_title() for axis in figure.axes] == ["before", "after"]
+    assert len({(axis.get_xlim(), axis.get_ylim()) for axis in figure.axes}) == 1
+    grids = [line.get_xdata() for axis in figure.axes for line in axis.lines if len(line.get_xdata()) > 2]
+    assert len(grids) == 10
+    assert all(np.array_equal(grid, grids[0]) for grid in grids)
+    for axis in figure.axes:
+        ridges = [line.get_ydata() for line in axis.lines if len(line.get_xdata()) > 2]
+        areas = [np.trapezoid(ridge - grade, grids[0]) for grade, ridge in enumerate(ridges)]
+        assert areas == pytest.approx([areas[0]] * 5, rel=0.02)
+        assert all(ridge.max() < grade + 1 for grade, ridge in enumerate(ridges))  # no ridge hides another
+
+
+def test_a_ridge_lies_where_its_cosines_are(graded):
+    figure = plots.ridgeline({"after": graded["after"]}, "title")
+    cosines, grades = graded["after"]
+    for grade, line in enumerate(line for line in figure.axes[0].lines if len(line.get_xdata()) > 2):
+        density = line.get_ydata() - grade
+        mean = np.average(line.get_xdata(), weights=density)
+        assert mean == pytest.approx(cosines[grades == grade].mean(), abs=0.005)
+    words = [text.get_text() for text in figure.axes[0].texts]
+    for k in (1, 2, 3, 4):
+        assert f"AUC {rung_auc(cosines, grades, k):.2f}, d′ {rung_d_prime(cosines, grades, k):.2f}" in words
+
+
+def test_ridges_of_few_or_equal_pairs():
+    figure = plots.ridgeline({"few": (np.array([0.1, 0.2, 0.2, 0.9]), np.array([0, 2, 2, 3]))}, "title")
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
+        "0 other sport",
+        "2 same event",
+        "3 one fact differs",
+    ]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["", "", ""]  # no d' of a single pair
+
+
+def test_differences_are_filled_where_the_interval_excludes_zero():
+    def card(name, width, order):
+        noise = np.linspace(-0.01, 0.01, 41)
+        replicates = {"width": (width + noise).tolist(), "topic_order": (order + 5 * noise[::-1]).tolist()}
+        return Scorecard(name, {"width": width, "topic_order": order}, replicates, {"seed": 0})
+
+    cards = [card("base", 0.3, 0.5), card("wider", 0.4, 0.51), card("centred", 0.3, 0.9)]
+    cards[1].replicates["topic_order"].reverse()  # moves against the base's
+    figure = plots.differences(cards, "title")
+    assert [axis.get_title() for axis in figure.axes] == ["width (0.3)", "topic order (0.5)"]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["wider", "centred"]
+    marks = [[line for line in axis.lines if line.get_marker() not in ("None", "")] for axis in figure.axes]
+    assert [[mark.get_xdata()[0] for mark in panel] for panel in marks] == [
+        pytest.approx([0.1, 0]),
+        pytest.approx([0.01, 0.4]),
+    ]
+    assert [[mark.get_mfc() != "white" for mark in panel] for panel in marks] == [[True, False], [False, True]]
+
+
+def test_range_and_dimension_marks_offsets_hollow():
+    points = {
+        "base": {"mean": 0.24, "std": 0.09, "width": 0.3, "participation": 0.066},
+        "wide": {"mean": 0.03, "std": 0.2, "width": 0.6, "participation": 0.041},
+    }
+    left, right = plots.range_and_dimension(points, "title").axes
+    for axis, expected in ((left, [(0.066, 0.0657), (0.041, 0.0409)]), (right, [(1 / 0.066, 0.3), (1 / 0.041, 0.6)])):
+        marks = [line for line in axis.lines if line.get_marker() not in ("None", "")]
+        assert [mark.get_xydata()[0].tolist() for mark in marks] == [pytest.approx(point) for point in expected]
+        assert [mark.get_mfc() == "white" for mark in marks] == [True, False]
+
+
+def test_spectra_with_and_without_grades():
+    shares = {"base": np.array([0.7, 0.2, 0.1]), "centring": np.array([0.4, 0.3, 0.3])}
+    figure = plots.spectra(shares, {"base": {1: (0.5, 0.3, 0.6), 3: (1.0, 0.8, 1.1)}}, "title")
+    assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == ["1 above 0", "3 above 2"]
+    assert len(plots.spectra(shares, {}, "title").axes) == 1
+    plt.close("all")

@@ -1,16 +1,20 @@
 import numpy as np
 import pytest
+from scipy import sparse
 from scipy.spatial.distance import pdist
 from sklearn.metrics import roc_auc_score
 
 from src.quality import (
     alignment,
     auc,
+    best_threshold,
     effective_rank,
+    errors_by_grade,
     inverse_participation,
     order,
     rung_auc,
     rung_d_prime,
+    spectrum,
     uniformity,
     word_overlap,
 )
@@ -60,6 +64,61 @@ def test_order_is_undefined_for_constant_cosines():
         order(np.arange(3.0), np.array([1, 1, 1]))
 
 
+GRADES = np.array([0, 0, 1, 1, 2, 2])
+
+
+@pytest.mark.parametrize(
+    ("measure", "message"),
+    [
+        (lambda: order(np.array([0.1, 0.2, np.nan, 0.4, 0.5, 0.6]), GRADES), "the cosine of pair 2 is nan"),
+        (lambda: rung_auc(np.array([0.1, 0.2, 0.3, np.inf, 0.5, 0.6]), GRADES, 1), "none of them NaN"),
+        (lambda: rung_auc(np.arange(6.0), GRADES, 3), "no AUC of 0 above 2 cosines"),
+        (lambda: auc(np.array([np.nan]), np.array([0.1])), "none of them NaN"),
+        (lambda: rung_d_prime(np.full(6, 0.3), GRADES, 1), "no d' of 2 pairs of grade 1 above 2 of 0"),
+        (lambda: rung_d_prime(np.arange(6.0), GRADES, 3), "no d' of 0 pairs of grade 3 above 2 of 2"),
+        (lambda: rung_d_prime(np.full(6, np.nan), GRADES, 1), "the cosine of pair 0 is nan"),
+        (lambda: alignment(np.zeros(0)), "no pairs"),
+        (lambda: best_threshold(np.arange(6.0), GRADES > 2), "all related or all unrelated"),
+        (lambda: effective_rank(np.full((4, 3), 0.5)), "all 4 rows are equal"),
+        (lambda: effective_rank(np.array([[0.1, np.nan], [0.1, 0.2]])), "row 0 has length nan"),
+        (lambda: inverse_participation(np.full((4, 3), 0.5)), "row 0 has length 0.866, not 1"),
+        (lambda: inverse_participation(np.zeros((4, 3))), "row 0 has length 0, not 1"),
+    ],
+)
+def test_where_a_measure_is_undefined_it_says_so(measure, message):
+    with pytest.raises(ValueError, match=message):
+        measure()
+
+
+def test_the_best_threshold_is_that_of_all_that_could_be_tried():
+    rng = np.random.default_rng(0)
+    related = rng.random(300) < 0.4
+    cosines = rng.normal(0.3 + 0.1 * related, 0.1)
+
+    def gain(threshold):
+        return (cosines[related] >= threshold).mean() - (cosines[~related] >= threshold).mean()
+
+    threshold = best_threshold(cosines, related)
+    assert gain(threshold) == pytest.approx(max(gain(c) for c in cosines))
+    assert threshold not in cosines  # half way between two
+    assert best_threshold(np.array([0.1, 0.2, 0.6, 0.8]), np.array([False, False, True, True])) == pytest.approx(0.4)
+
+
+def test_errors_by_grade_are_false_positives_below_and_false_negatives_above():
+    cosines = np.array([0.1, 0.6, 0.3, 0.5, 0.4, 0.7])
+    assert errors_by_grade(cosines, GRADES, 0.5, related_from=2) == {0: 0.5, 1: 0.5, 2: 0.5}
+    assert errors_by_grade(cosines, GRADES, 0.35, related_from=1) == {0: 0.5, 1: 0.5, 2: 0}
+
+
+def test_a_monotone_map_changes_no_order():
+    rng = np.random.default_rng(0)
+    grades = np.tile(np.arange(5), 60)
+    cosines = rng.normal(0.1 * grades, 0.2)
+    for change in (lambda c: np.tanh(5 * c), lambda c: np.searchsorted(np.sort(c), c) / len(c)):
+        assert order(change(cosines), grades) == pytest.approx(order(cosines, grades), abs=1e-12)
+        assert rung_auc(change(cosines), grades, 2) == pytest.approx(rung_auc(cosines, grades, 2), abs=1e-12)
+
+
 def test_d_prime_sees_no_affine_map_and_every_other():
     rng = np.random.default_rng(0)
     grades = np.repeat([0, 1], 5000)
@@ -91,6 +150,13 @@ def test_range_and_dimension_are_two_sides_of_one_thing(unit_rows):
     expected = distribution.mean**2 + distribution.std**2
     assert inverse_participation(rows) == pytest.approx(expected, abs=1 / 2000)
     assert inverse_participation(np.eye(20, dtype=np.float32)) == pytest.approx(1 / 20)
+    assert inverse_participation(sparse.csr_matrix(rows)) == pytest.approx(inverse_participation(rows), abs=1e-6)
+    shares = spectrum(rows)
+    assert inverse_participation(rows) == pytest.approx(np.square(shares).sum(), rel=1e-6)
+    assert shares.sum() == pytest.approx(1)
+    assert (np.diff(shares) <= 0).all()
+    offset = np.linalg.norm(rows.mean(0)) ** 2  # the direction that all rows share holds the mean cosine
+    assert shares[0] == pytest.approx(offset, rel=0.1) == pytest.approx(distribution.mean, rel=0.01)
 
 
 def test_word_overlap():

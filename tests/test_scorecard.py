@@ -7,7 +7,17 @@ from datasets import Dataset
 
 from src import scorecard
 from src.quality import order
-from src.scorecard import MEASURES, Scorecard, compare, general_language_pairs, lookup, score, score_pairs
+from src.scorecard import (
+    MAIN,
+    MEASURES,
+    Scorecard,
+    compare,
+    general_language_pairs,
+    lookup,
+    score,
+    score_pairs,
+    side_by_side,
+)
 from src.sentences import generate_sentences, graded_pairs
 from src.similarity import pairwise_distribution
 
@@ -112,6 +122,39 @@ def test_bad_input(data, embed):
         score_pairs(np.ones(len(pairs)), pairs, "constant")
     with pytest.raises(ValueError, match="2 sentences, but 3 embeddings"):
         lookup(["a", "b"], np.eye(3, dtype=np.float32))
+    nobody = pairs.assign(sentence2="Nobody wrote this.")
+    with pytest.raises(ValueError, match=f"{len(pairs)} sentences have no embedding, such as 'Nobody wrote this"):
+        score(embed, corpus, nobody, replicates=2)
+    with pytest.raises(ValueError, match=f"{len(pairs) - 1} cosines, but {len(pairs)} grades"):
+        score_pairs(np.arange(len(pairs) - 1.0), pairs, "one short")
+    with pytest.raises(ValueError, match="the cosine of pair 3 is nan"):
+        score_pairs(np.where(np.arange(len(pairs)) == 3, np.nan, 0.1 * np.arange(len(pairs))), pairs, "NaN")
+    with pytest.raises(ValueError, match="no pairs"):
+        score_pairs(np.zeros(0), pairs[:0], "none")
+    with pytest.raises(ValueError, match="row 0 has length 0, not 1"):
+        lookup(["a", "b"], np.zeros((2, 3), np.float32))
+
+
+def test_a_replicate_in_which_a_measure_is_undefined_is_left_out():
+    """Three events, each with its own cosine: where one event alone is drawn, nothing varies."""
+    frame = pd.DataFrame({"sentence1": list("aabbcc") * 2, "sentence2": "z", "grade": [0, 1] * 6})
+    frame["template1"] = "sport/" + frame["sentence1"] + "/test/0"
+    card = score_pairs(np.tile([0.1, 0.1, 0.2, 0.2, 0.3, 0.4], 2), frame, "few events", replicates=100)
+    drawn = np.array(card.replicates["rung_d_prime[1]"])
+    assert 0 < np.isnan(drawn).sum() < 50
+    assert np.isfinite(card.interval("rung_d_prime[1]")).all()
+
+
+def test_cards_of_different_data_side_by_side(card, data, embed):
+    other = score(embed, data[0].select(range(30)), name="thirty", resample="sport", replicates=10)
+    table = side_by_side([other, card], MAIN)
+    assert list(table.columns) == ["thirty", "random"]
+    assert list(table.index) == list(MAIN)
+    assert table.loc["topic_order", "thirty"] == ""
+    assert not table.stack().str.contains("*", regex=False).any()
+    assert table.loc["width", "random"].startswith(f"{card.values['width']:.3f} [")
+    with pytest.raises(ValueError, match="not scored on the same data"):
+        compare([other, card])
 
 
 def test_the_guard_says_which_pairs_it_took(monkeypatch):

@@ -1,11 +1,16 @@
+import re
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from run_notebooks import ROOT
 from src import similarity
-from src.similarity import paired_cosines, pairwise_distribution, within_groups
+from src.similarity import check_unit_rows, paired_cosines, pairwise_distribution, within_groups
 
 
 def naive(rows):
@@ -75,6 +80,69 @@ def test_bad_rows_are_named(rows, message):
         pairwise_distribution(rows)
     with pytest.raises(ValueError, match=message):
         paired_cosines(rows, rows)
+    with pytest.raises(ValueError, match=message):
+        within_groups(rows, ["a"] * len(rows))
+
+
+ROW = np.array([1, 0], np.float32)
+SURPRISES = {
+    "shape (2,): one row a sentence": ROW,
+    "shape (1, 2, 2): one row a sentence": np.eye(2, dtype=np.float32)[None],
+    "are a list: a numpy array": [[1.0, 0.0], [0.0, 1.0]],
+    "of type int64: floating-point": np.eye(2, dtype=np.int64),
+    "of type int8: floating-point": np.diag([127, 127]).astype(np.int8),  # squares overflow to 1
+    "of type object: floating-point": np.array([[1, 0], [None, 1]], object),
+    "row 1 has length inf": np.array([ROW, [np.inf, 0]], np.float32),
+    "shape (1, 2): two rows or more": ROW[None],
+    "shape (0, 2): two rows or more": np.zeros((0, 2), np.float32),
+}
+
+
+@pytest.mark.parametrize(("message", "rows"), SURPRISES.items())
+def test_shape_and_dtype_surprises_are_named(message, rows):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_unit_rows(rows)
+
+
+def test_the_same_without_a_type_checker():
+    """A user has no beartype between the call and the message."""
+    script = """
+import numpy as np
+from tests.test_similarity import SURPRISES
+from src.quality import effective_rank, inverse_participation, spectrum
+from src.similarity import paired_cosines, pairwise_distribution, within_groups
+ways = (pairwise_distribution, lambda x: paired_cosines(x, x), lambda x: within_groups(x, ["a"] * len(x)),
+        effective_rank, inverse_participation, spectrum)
+for message, rows in SURPRISES.items():
+    for way in ways:
+        try:
+            way(rows)
+            print("nothing said of", message)
+        except ValueError as error:
+            print("" if message in str(error) else f"{error} instead of {message}")
+try:
+    paired_cosines(np.eye(3, 4, dtype=np.float32), np.eye(2, 4, dtype=np.float32))
+except ValueError as error:
+    print("" if "shape (3, 4) and of shape (2, 4) are not paired" in str(error) else error)
+print("all tried")
+"""
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.stdout.split() == ["all", "tried"], result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+def test_other_precisions(unit_rows, dtype):
+    rows = unit_rows(300, 64)
+    single, other = pairwise_distribution(rows), pairwise_distribution(rows.astype(dtype))
+    assert other.width == pytest.approx(single.width, abs=0.001)
+    assert other.mean == pytest.approx(single.mean, abs=1e-4)
+
+
+def test_share_below_is_the_inverse_of_the_quantile(unit_rows):
+    distribution = pairwise_distribution(unit_rows(200, 8))
+    for q in (0.05, 0.5, 0.95):
+        assert distribution.share_below(distribution.quantile(q)) == pytest.approx(q, abs=1e-6)
+    assert (distribution.share_below(-1.0), distribution.share_below(1.0)) == (0, 1)
 
 
 def test_paired_cosines(unit_rows):

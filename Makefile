@@ -8,7 +8,7 @@ BIN := .venv/bin
 COMPARISON := $(if $(filter embedded,$(PROFILE)),$(if $(findstring comparison_model=,$(SET)),,.venv/comparison_model))
 export PYTHONPATH := .
 
-.PHONY: help run test lab figures check clean
+.PHONY: help run test lab figures study check clean
 
 help:
 	@echo "make run      install, run the three notebooks, write them and their HTML, pictures and model to runs/"
@@ -16,6 +16,7 @@ help:
 	@echo "make test     install, run all tests"
 	@echo "make lab      open JupyterLab"
 	@echo "make figures  re-execute the committed notebooks in place, refresh data/ and figures/"
+	@echo "make study    the runs over temperatures and seeds, an hour on two cores; what is done is not done again"
 	@echo "make check    lint and check the format"
 	@echo "make clean    remove .venv and runs/"
 
@@ -30,6 +31,9 @@ lab: .venv/installed
 
 figures: .venv/installed-dev .venv/comparison_model
 	$(BIN)/python run_notebooks.py --in-place
+
+study: .venv/installed
+	@for part in 1/2 2/2; do OMP_NUM_THREADS=1 $(BIN)/python -m experiments.study --part $$part & done; wait
 
 check: .venv/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -127,18 +127,26 @@ def loss_curves(losses: dict[str, Sequence[float]], steps_per_epoch: int, title:
     return figure
 
 
-def by_epoch(panels: dict[str, dict[str, Sequence[float]]], title: str) -> Figure:
-    """One panel a measure, one line a run: `panels[measure][run]` holds its values from epoch 0 (base) on."""
+def by_epoch(panels: dict[str, dict[str, Sequence]], title: str) -> Figure:
+    """One panel a measure, one line a run: `panels[measure][run]` holds its values from epoch 0 (base) on, of shape
+    (epochs + 1,), or (seeds, epochs + 1) for the mean and, shaded, lowest to highest."""
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(2.9 * len(panels) + 0.6, 3.3), dpi=100, squeeze=False, layout="constrained"
+        rows, columns, figsize=(2.9 * columns + 0.6, 3 * rows + 0.3), dpi=100, squeeze=False, layout="constrained"
     )
     for axis, (measure, runs) in zip(axes.flat, panels.items()):
-        for (run, values), colour, marker in zip(runs.items(), COLOURS[1:], "os^D"):
-            axis.plot(range(len(values)), values, color=colour, marker=marker, label=run)
-        axis.axhline(values[0], color="grey", lw=0.8, ls=":")
-        axis.set(title=measure, xlabel="epoch", xticks=range(len(values)))
-        axis.set_xticklabels(["base", *range(1, len(values))])
+        for (run, values), colour, marker in zip(runs.items(), COLOURS[1:], MARKERS[1:]):
+            values = np.atleast_2d(values)
+            epochs = np.arange(values.shape[1])
+            axis.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.2, lw=0)
+            axis.plot(epochs, values.mean(0), color=colour, marker=marker, label=run)
+        axis.axhline(values[0, 0], color="grey", lw=0.8, ls=":")
+        axis.set(title=measure.replace("_", " "), xlabel="epoch", xticks=epochs)
+        axis.set_xticklabels(["base", *epochs[1:]])
         axis.margins(y=0.2)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
     axes.flat[0].legend(frameon=False, fontsize="small")
     figure.suptitle(title, fontsize="medium")
     return figure
@@ -167,6 +175,30 @@ def frontier(points: dict[str, dict[str, tuple[float, float, float]]], control: 
         where = "of all pairs" if width == "width" else "within a sport"
         axis.set(xlabel=f"width {where} (p95 − p5)", ylabel=f"{order.replace('_', ' ')} (Spearman)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def frontiers(
+    families: dict[str, dict[str, dict[str, tuple[float, float, float]]]], control: dict[str, float], title: str
+) -> Figure:
+    """Orders against width, a line a family: `families[model][transform][measure]` is value, low and high, of `width`
+    and of orders; `control[measure]` is drawn as a line, for it has no width. A model is better than another where its
+    line is above the other's at the same width."""
+    orders = [measure for measure in next(iter(next(iter(families.values())).values())) if measure != "width"]
+    figure, axes = plt.subplots(1, len(orders), figsize=(10, 4.8), dpi=100, squeeze=False, layout="constrained")
+    for axis, order in zip(axes.flat, orders):
+        for (label, points), colour, marker in zip(families.items(), COLOURS, MARKERS):
+            widths = [point["width"][0] for point in points.values()]
+            values, lows, highs = np.array([point[order] for point in points.values()]).T
+            axis.plot(widths, values, color=colour, marker=marker, label=label)
+            axis.fill_between(widths, lows, highs, color=colour, alpha=0.12, lw=0)
+        for name, width, value in zip(points, widths, values):  # of the last family: all have the same
+            axis.annotate(name, (width, value), (0, 6), textcoords="offset points", ha="center", fontsize=7)
+        if order in control:
+            axis.axhline(control[order], color="grey", ls="--", lw=1, label="word overlap, best of three")
+        axis.set(xlabel="width of all pairs (p95 − p5)", ylabel=f"{order.replace('_', ' ')} (Spearman)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(title, fontsize="medium")
     return figure
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from datasets import Dataset
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -160,3 +161,22 @@ def _refuse_equal_views(encoder: Encoder, tokens: list[dict[str, list[int]]]) ->
             f"{encoder.name} has dropout 0 everywhere, both views of a sentence would be identical: set dropout in its "
             "config.json (hidden_dropout_prob = 0.1 for most models)"
         )
+
+
+def view_retrieval(encoder: Encoder, sentences: Sequence[str]) -> float:
+    """Share of the sentences whose second dropout view is nearer to the first than the views of all others are, in
+    [0, 1]: what SimCSE trains for, on sentences that need not have been trained on, without a label."""
+    was_training = encoder.model.training
+    encoder.model.train()
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        rows = encoder.tokenize(sentences)
+        first, second = (
+            torch.cat([
+                F.normalize(encoder.embed(encoder.tokenizer.pad(rows[i : i + 64], return_tensors="pt")), dim=-1)
+                for i in range(0, len(rows), 64)
+            ])
+            for _ in range(2)
+        )  # fmt: skip
+    encoder.model.train(was_training)
+    return float((first @ second.T).argmax(1).eq(torch.arange(len(rows), device=first.device)).float().mean())

@@ -67,6 +67,24 @@ def test_frontier_draws_a_panel_an_order():
     ] * 2
 
 
+def test_seeds_are_a_line_and_a_band():
+    figure = plots.by_epoch({"width": {"temperature 0.4": [[0.3, 0.4, 0.6], [0.3, 0.5, 0.5]]}}, "title")
+    (axis,) = figure.axes
+    assert axis.lines[0].get_ydata().tolist() == pytest.approx([0.3, 0.45, 0.55])
+    band = axis.collections[0].get_paths()[0].vertices
+    assert band[:, 1].max() == 0.6
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["base", "1", "2"]
+
+
+def test_frontiers_connect_the_transforms_of_a_model():
+    points = {f"p = {p}": {"width": (p, p, p), "topic_order": (0.4 - p, 0.3 - p, 0.5 - p)} for p in (0.1, 0.3)}
+    figure = plots.frontiers({"base": points, "tuned": points}, {"topic_order": 0.2}, "title")
+    (axis,) = figure.axes
+    assert [line.get_label() for line in axis.lines] == ["base", "tuned", "word overlap, best of three"]
+    assert axis.lines[0].get_xydata().tolist() == [pytest.approx([0.1, 0.3]), pytest.approx([0.3, 0.1])]
+    assert [text.get_text() for text in axis.texts] == ["p = 0.1", "p = 0.3"]
+
+
 @pytest.fixture
 def graded():
     rng, grades = np.random.default_rng(0), np.tile(np.arange(5), 40)

@@ -13,13 +13,12 @@ import json
 import os
 import time
 from dataclasses import asdict
-from importlib.metadata import version
 from itertools import product
 
 import numpy as np
 
 from run_notebooks import ROOT
-from src.corpus import load_pairs, load_sentences
+from src.corpus import library_versions, load_pairs, load_sentences
 from src.encoder import Encoder, load_encoder
 from src.postprocessing import Centering, SpectralScaling
 from src.quality import ALL_GRADES, order
@@ -86,8 +85,7 @@ def run(truth: Truth, settings: TrainingSettings) -> dict:
 
 def record(line: dict, encoder_sha256: str) -> None:
     """Append in one write, so that two processes can share the file and a kill leaves no half line."""
-    packages = {package: version(package) for package in ("torch", "transformers", "numpy")}
-    line |= {"model": MODEL, "sha256": encoder_sha256, "train_sentences": TRAINED_ON, "versions": packages}
+    line |= {"model": MODEL, "sha256": encoder_sha256, "train_sentences": TRAINED_ON, "versions": library_versions()}
     descriptor = os.open(RESULTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.write(descriptor, (json.dumps(line) + "\n").encode())
     os.close(descriptor)

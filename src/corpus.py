@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,11 @@ def output_folder(path: Path | str) -> Path:
     except OSError as error:
         raise PermissionError(f"the output folder {path} cannot be written to: {error.strerror}") from None
     return path
+
+
+def library_versions() -> dict[str, str]:
+    """The versions that stand beside every result."""
+    return {package: version(package) for package in ("torch", "transformers", "numpy")}
 
 
 def write_atomically(path: Path | str, write: Callable[[Path], object]) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
-from src.corpus import write_atomically
+from src.corpus import library_versions, write_atomically
 from src.quality import rung_auc, rung_d_prime
 from src.scorecard import MAIN, Scorecard
 from src.similarity import PairwiseDistribution
@@ -33,8 +32,7 @@ SHOWN_BINS = 200  # of the distribution's 4,000, joined: 0.01 each, the same for
 
 def save_figure(figure: Figure, folder: Path | str, name: str, settings: dict, numbers: dict) -> None:
     """Write name.png (100 dpi) and name.json with the settings that made it, library versions and its numbers."""
-    versions = {package: version(package) for package in ("torch", "transformers", "numpy")}
-    content = json.dumps({"settings": settings, "versions": versions, "numbers": numbers}, indent=1) + "\n"
+    content = json.dumps({"settings": settings, "versions": library_versions(), "numbers": numbers}, indent=1) + "\n"
     write_atomically(Path(folder) / f"{name}.png", lambda path: figure.savefig(path, dpi=100, format="png"))
     write_atomically(Path(folder) / f"{name}.json", lambda path: path.write_text(content))
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from datasets import Dataset, load_dataset
 from jaxtyping import Float, Int
 from scipy.stats import spearmanr
 
-from src.corpus import write_atomically
+from src.corpus import library_versions, write_atomically
 from src.encoder import PROBE_SECONDS, Encoder, ask_hub
 from src.quality import (
     ALL_GRADES,
@@ -170,7 +169,7 @@ def score(
     moved = {m: (values[m] + drawn[m] - drawn[m].mean()).tolist() for m in values if m in drawn}
     settings = {
         "sentences": len(sentences), "corpus": _fingerprint(sentences), "resample": resample, "replicates": replicates,
-        "seed": seed, "versions": {package: version(package) for package in ("torch", "transformers", "numpy")},
+        "seed": seed, "versions": library_versions(),
     }  # fmt: skip
     name = name or getattr(encoder, "name", "embeddings")
     if pairs is None:

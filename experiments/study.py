@@ -1,18 +1,18 @@
-"""What temperature and epochs do: unsupervised SimCSE over temperatures and seeds, one JSON line a run, resumable.
+"""What temperature, epochs, and the own objective's mix and stretch do: one JSON line a run, resumable.
 
-python -m experiments.study [--temperatures 0.05 0.1 0.2 0.4 0.8] [--seeds 0 1 2] [--epochs 3] [--part 1/2]
+python -m experiments.study [--plan simcse own ...] [--part 1/2]
 
-Budget: 15 runs of three epochs take about two hours of one core. A run that is in the file is not done again.
-`--part 1/2` and `--part 2/2`, each with OMP_NUM_THREADS=1, share the runs between two processes, which on two cores is
-faster than one with two threads (`make study`). Measured on the **validation** split alone: what is chosen here may be
-judged on the test split once.
+Budget: all runs take about three hours of one core. A run that is in the file is not done again. `--part 1/2` and
+`--part 2/2`, each with OMP_NUM_THREADS=1, share the runs between two processes, which on two cores is faster than one
+with two threads (`make study`). All is measured on the **validation** split: what is chosen by it may be judged on the
+test split once.
 """
 
 import argparse
 import json
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 
 import numpy as np
@@ -30,6 +30,18 @@ from src.training import TrainingSettings, fine_tune, view_retrieval
 RESULTS = ROOT / "experiments" / "study.jsonl"
 MODEL, MAX_LENGTH = "all-MiniLM-L6-v2", 64
 TRAINED_ON, LOOKED_AT, FITTED_ON, VIEWS = 3_072, 1_000, 600, 256  # sentences
+TEMPERATURES, SEEDS, CHOSEN = (0.05, 0.1, 0.2, 0.4, 0.8), (0, 1, 2), TrainingSettings(objective="topic_and_facts")
+PLANS = {
+    "simcse": [TrainingSettings(3, t, seed=s) for s, t in product(SEEDS, TEMPERATURES)],
+    "own": [replace(CHOSEN, epochs=3, seed=s) for s in SEEDS],
+    "mix": [replace(CHOSEN, facts=f) for f in (0.5, 0.6, 0.65, 0.75, 0.8)],
+    "stretch": [replace(CHOSEN, stretch=s) for s in (1.0, 1.5, 2.0, 4.0)],
+    "rate and batch": [
+        replace(settings, **changed)
+        for settings in (CHOSEN, TrainingSettings(temperature=0.4))
+        for changed in ({"learning_rate": 1e-5}, {"learning_rate": 1e-4}, {"batch_size": 32}, {"batch_size": 128})
+    ],
+}
 ON_TOP = {"as it is": None, "centring": Centering()} | {
     f"spectral, p = {p}": SpectralScaling(p) for p in (0.125, 0.25, 0.5)
 }
@@ -97,27 +109,31 @@ def results() -> list[dict]:
     return sorted(lines, key=lambda line: line["settings"] is not None)
 
 
+def done(settings: TrainingSettings) -> bool:
+    return any(line["settings"] and TrainingSettings(**line["settings"]) == settings for line in results())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.4, 0.8])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--plan", nargs="+", choices=PLANS, default=list(PLANS))
     parser.add_argument("--part", default="1/1", help="which of how many processes this is")
     options = parser.parse_args()
     part, parts = map(int, options.part.split("/"))
+    grid = [settings for plan in options.plan for settings in PLANS[plan]][part - 1 :: parts]
+    if all(map(done, grid)):
+        return
     truth, base = Truth(), load_encoder(MODEL, max_length=MAX_LENGTH)
     of_base = truth.measure(base)
     if part == 1 and not any(line["settings"] is None for line in results()):
         record({"settings": None, "losses": [], "epochs": {0: of_base}, "minutes": 0}, base.sha256)
-    grid = [TrainingSettings(options.epochs, t, seed=s) for s, t in product(options.seeds, options.temperatures)]
-    for number, settings in enumerate(grid):
-        if number % parts != part - 1 or any(line["settings"] == asdict(settings) for line in results()):
+    for settings in grid:
+        if done(settings):
             continue
         record(line := run(truth, settings), base.sha256)
         last = line["epochs"][settings.epochs]["as it is"]
         print(
-            f"temperature {settings.temperature}, seed {settings.seed}: {line['minutes']:.1f} minutes, width "
-            f"{last['width']:.3f}, topic order {last['topic_order']:.3f}, fact order {last['fact_order']:.3f}",
+            f"{settings}: {line['minutes']:.1f} minutes, width {last['width']:.3f}, topic order "
+            f"{last['topic_order']:.3f}, fact order {last['fact_order']:.3f}",
             flush=True,
         )
 

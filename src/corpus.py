@@ -1,9 +1,12 @@
 """A user's own sentences: read them, check them, split them, and write results without leaving half a file behind."""
 
 import os
+import random
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,8 @@ from datasets import Dataset, disable_progress_bars, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 disable_progress_bars()  # of datasets' own steps, which take a second here
+WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*(?:\.\d+)?")  # a hyphen joins, and a point before digits
+_FIRST = re.compile(r'(?:^|[.!?:"“])\s*$')  # what stands before a word that has its capital from its place
 READERS = {".csv": "csv", ".tsv": "csv", ".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
 
 
@@ -78,6 +83,35 @@ def split_sentences(dataset: Dataset, seed: int = 0) -> Dataset:
         return dataset
     ranks = np.random.default_rng(seed).permutation(len(dataset)) / len(dataset)
     return dataset.add_column("split", np.select([ranks < 0.7, ranks < 0.8], ["train", "validation"], "test").tolist())
+
+
+def names_and_numbers(sentences: Sequence[str]) -> list[list[str]]:
+    """The names and numbers in each sentence, in order, found from the raw text alone.
+
+    A name is a word written with a capital inside a sentence and nowhere without; a number is written in digits. So
+    number words are none, and a language that gives every noun a capital has too many.
+    """
+    words = [list(WORD.finditer(sentence)) for sentence in sentences]
+    lower = {word[0].lower() for found in words for word in found if not word[0][0].isupper()}
+    names = {
+        word[0]
+        for sentence, found in zip(sentences, words)
+        for word in found
+        if word[0][0].isupper() and word[0].lower() not in lower and not _FIRST.search(sentence[: word.start()])
+    }
+    return [[word[0] for word in found if word[0] in names or word[0][0].isdigit()] for found in words]
+
+
+def swap_names(sentences: Sequence[str], found: list[list[str]], seed: int) -> list[str]:
+    """A copy of each sentence whose names and numbers (`found`, as by `names_and_numbers`) are replaced, in order, by
+    those of one drawn at random, a repeated one by the same: what happens stays, to whom and how often does not."""
+    donors = random.Random(seed).choices(found, k=len(sentences))
+    copies = []
+    for sentence, ours, theirs in zip(sentences, found, donors):
+        numbers, names = (cycle([w for w in theirs if w[0].isdigit() == digits]) for digits in (True, False))
+        new = {word: next(numbers if word[0].isdigit() else names, word) for word in dict.fromkeys(ours)}
+        copies.append(WORD.sub(lambda word, new=new: new.get(word[0], word[0]), sentence))
+    return copies
 
 
 def output_folder(path: Path | str) -> Path:

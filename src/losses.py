@@ -1,18 +1,91 @@
-"""The training objectives, each a pure function of tensors."""
+"""The training objectives, each a pure function of tensors, and the targets that this repository's own learns."""
 
+from collections.abc import Callable, Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
 from torch import Tensor
+
+from src.corpus import WORD, names_and_numbers, swap_names
+from src.postprocessing import Centering, SpectralScaling
 
 
 def info_nce(
-    anchors: Float[Tensor, "batch dim"], positives: Float[Tensor, "batch dim"], temperature: float
+    anchors: Float[Tensor, "batch dim"],
+    positives: Float[Tensor, "batch dim"],
+    temperature: float,
+    hard_negatives: Float[Tensor, "batch dim"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean InfoNCE loss of a batch whose row i of `positives` matches row i of `anchors` (Gao et al. 2021, eq. 4).
 
-    The other rows of `positives` are the negatives. Not symmetric: NT-Xent with its 2N views is another loss.
+    The other rows of `positives` are the negatives, and with `hard_negatives` all rows of these too (their eq. 5). Not
+    symmetric: NT-Xent with its 2N views is another loss.
     """
-    cosines = F.normalize(anchors, dim=-1) @ F.normalize(positives, dim=-1).T
+    candidates = positives if hard_negatives is None else torch.cat([positives, hard_negatives])
+    cosines = F.normalize(anchors, dim=-1) @ F.normalize(candidates, dim=-1).T
     targets = torch.arange(len(cosines), device=cosines.device)
     return F.cross_entropy(cosines / temperature, targets)
+
+
+def relation_loss(
+    embeddings: Float[Tensor, "batch dim"], targets: Float[Tensor, "batch target_dim"], stretch: float
+) -> Float[Tensor, ""]:
+    """Mean squared difference between a batch's cosines and `stretch` times those of its `targets` (unit rows), apart
+    from a constant of each row and without the diagonal (relational distillation, Park et al. 2019, arXiv 1904.05068).
+
+    The constant is left free because only differences of cosines order sentences. A batch of one or two loses nothing.
+    """
+    rows = F.normalize(embeddings, dim=-1)
+    differences = rows @ rows.T - stretch * (targets @ targets.T)
+    others = ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+    differences = differences[others].view(len(rows), len(rows) - 1)
+    return (differences - differences.mean(1, keepdim=True)).square().mean()
+
+
+def topic_and_facts(
+    sentences: Sequence[str],
+    encode: Callable[[Sequence[str]], Float[np.ndarray, "n dim"]],
+    facts: float,
+    power: float = 0.5,
+    copies: int = 4,
+    seed: int = 0,
+) -> Float[np.ndarray, "n target_dim"]:
+    """Unit rows whose cosines say which of the `sentences` are about the same, and among those which state the same
+    facts: the targets of `relation_loss`, from raw sentences and the base model's embeddings alone.
+
+    What stays of an embedding when names and numbers are swapped is the *topic*, what goes is the *facts*. The topic is
+    sharpened by what the corpus knows: which words keep company, and which sentences are neighbours. `facts` is their
+    share of a target, in [0, 1]; `power` is the spectral scaling of the whole.
+    """
+    found = names_and_numbers(sentences)
+    embeddings = encode(sentences)
+    swapped = np.mean([encode(swap_names(sentences, found, seed + k)) for k in range(copies)], axis=0)
+    topic = Centering().fit_transform(swapped)
+    topic = _with_neighbours(normalize(np.hstack([topic, 0.7 * _word_topics(sentences, found)])))
+    differences = SpectralScaling(-0.25).fit_transform(embeddings - swapped)
+    targets = np.hstack([np.sqrt(1 - facts) * topic, np.sqrt(facts) * differences])
+    return SpectralScaling(power).fit_transform(targets).astype(np.float32)
+
+
+def _word_topics(
+    sentences: Sequence[str], found: list[list[str]], dimensions: int = 50
+) -> Float[np.ndarray, "n topics"]:
+    """Latent semantic analysis of the words that are no names or numbers (Deerwester et al. 1990), as unit rows."""
+    plain = [
+        WORD.sub(lambda word, ours=set(ours): "" if word[0] in ours else word[0], s)
+        for s, ours in zip(sentences, found)
+    ]
+    weights = TfidfVectorizer(min_df=2, sublinear_tf=True, stop_words="english").fit_transform(plain)
+    return normalize(TruncatedSVD(min(dimensions, *weights.shape), random_state=0).fit_transform(weights))
+
+
+def _with_neighbours(rows: Float[np.ndarray, "n dim"], neighbours: int = 16) -> Float[np.ndarray, "n dim"]:
+    """Each row plus the mean of its nearest others', centred: sentences of one topic come together."""
+    _, nearest = NearestNeighbors(n_neighbors=min(neighbours, len(rows) - 1)).fit(rows).kneighbors()
+    return Centering().fit_transform(rows + rows[nearest].mean(1))

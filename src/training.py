@@ -1,13 +1,13 @@
-"""Fine-tuning on the transformers Trainer: unsupervised SimCSE, with a look at the model after every epoch."""
+"""Fine-tuning on the transformers Trainer, by any of three objectives, with a look at the model after every epoch."""
 
 import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from datasets import Dataset
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -15,7 +15,11 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from src.corpus import check_sentences
 from src.encoder import Encoder
-from src.losses import info_nce
+from src.losses import info_nce, relation_loss, topic_and_facts
+from src.quality import effective_rank
+
+OBJECTIVES = ("simcse", "supervised_simcse", "topic_and_facts")
+PROBE, LOOKS = 128, 4  # sentences by which a collapse is seen, and how often an epoch
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,9 @@ class TrainingSettings:
     mlp_head: bool = False  # a dense layer with tanh on top, trained and then dropped (their table 11)
     seed: int = 0
     precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 autocast where the hardware has it
+    objective: str = "simcse"  # one of OBJECTIVES
+    facts: float = 0.7  # their share of the targets of `topic_and_facts`; the topic has the rest
+    stretch: float = 3.0  # by how much those targets' cosines are multiplied
 
     def __post_init__(self):
         if self.epochs < 1 or self.epochs != int(self.epochs):
@@ -41,6 +48,12 @@ class TrainingSettings:
             raise ValueError(f"batch_size is {self.batch_size}: without a second sentence there are no negatives")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ValueError(f"precision is {self.precision!r}: expected auto, fp32 or bf16")
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective is {self.objective!r}: expected one of {', '.join(OBJECTIVES)}")
+        if not 0 <= self.facts <= 1:
+            raise ValueError(f"facts is {self.facts}: it is a share, from 0 (topic alone) to 1 (facts alone)")
+        if not self.stretch > 0:
+            raise ValueError(f"stretch is {self.stretch}: it must be above 0 (1 leaves the targets as they are)")
 
     @property
     def bf16(self) -> bool:
@@ -50,30 +63,45 @@ class TrainingSettings:
         return self.precision == "bf16"
 
 
+class Collapse(RuntimeError):
+    """Training was stopped; the encoder is as it was when it was last seen to be in order."""
+
+
 def fine_tune(
     encoder: Encoder,
     sentences: Sequence,
     settings: TrainingSettings,
     after_epoch: Callable[[int], object] = lambda epoch: None,
 ) -> list[float]:
-    """Train `encoder` in place by unsupervised SimCSE (Gao et al. 2021, section 3); returns the loss of every step.
+    """Train `encoder` in place; returns the loss of every step.
 
-    Each sentence is encoded twice under the model's own dropout; the rest of the batch are the negatives. The
-    learning rate warms up over a tenth of an epoch and then stays, so that after epoch 1 a run of three epochs is where
-    a run of one would be. `after_epoch(1)`, … is called with the model in eval mode.
+    - `simcse` (Gao et al. 2021, section 3): each sentence is encoded twice under the model's own dropout; the rest of
+      the batch are the negatives.
+    - `supervised_simcse` (their section 4): a row of `sentences` is (anchor, positive) or (anchor, positive, hard
+      negative), each encoded once.
+    - `topic_and_facts`: each sentence is encoded once, and the batch's cosines learn those of targets made before.
 
-    Raises `ValueError` for sentences that repeat or are fewer than a batch, or for a model without dropout, and
-    `FloatingPointError` when the loss is no longer finite.
+    The learning rate warms up over a tenth of an epoch and then stays, so that after epoch 1 a run of three epochs is
+    where a run of one would be. `after_epoch(1)`, … is called with the model in eval mode.
+
+    Raises `ValueError` for sentences that repeat or are fewer than a batch, or for a model without dropout where its
+    views would be equal; `Collapse` when the loss is not finite, all cosines get high, or few directions are left.
     """
-    check_sentences(sentences, "the training sentences")
-    if repeated := len(sentences) - len(set(sentences)):
-        raise ValueError(f"{repeated} training sentences are repeats: each would be a false negative of its twin")
-    if settings.batch_size > len(sentences):
-        raise ValueError(f"batch_size is {settings.batch_size}, but there are only {len(sentences)} training sentences")
-    tokens = encoder.tokenize(sentences)
-    _refuse_equal_views(encoder, tokens[:2])
+    columns = _columns(sentences, settings)
+    targets = None
+    if settings.objective == "topic_and_facts":
+        targets = torch.from_numpy(topic_and_facts(columns[0], encoder.encode, settings.facts, seed=settings.seed))
+    tokens = [encoder.tokenize(column) for column in columns]
+    if settings.objective == "simcse":
+        _refuse_equal_views(encoder, tokens[0][:2])
+        tokens *= 2  # two views
+
+    def collate(rows: list[int]) -> dict[str, Tensor]:
+        views = [view[row] for view in tokens for row in rows]
+        return {**encoder.tokenizer.pad(views, return_tensors="pt"), "rows": torch.tensor(rows)}
+
     set_seed(settings.seed)
-    progress = _Progress(settings, after_epoch)
+    progress = _Progress(encoder, columns[0], settings, after_epoch)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder, num_train_epochs=settings.epochs, per_device_train_batch_size=settings.batch_size,
@@ -84,68 +112,145 @@ def fine_tune(
             dataloader_pin_memory=torch.cuda.is_available(),
         )  # fmt: skip
         trainer = Trainer(
-            DropoutViews(encoder, settings),
+            Objective(encoder, settings, targets),
             arguments,
-            data_collator=lambda rows: encoder.tokenizer.pad(rows + rows, return_tensors="pt"),
-            train_dataset=Dataset.from_list(tokens),
+            data_collator=collate,
+            train_dataset=range(len(sentences)),
             callbacks=[progress],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    encoder.model.eval()
+        try:
+            trainer.train()
+        finally:
+            encoder.model.eval()
     return progress.losses
 
 
-class DropoutViews(nn.Module):
+class Objective(nn.Module):
     """The training objective as the module that the Trainer wants: tokens in, loss out.
 
-    A batch holds every sentence twice, first half and second half; both views go through in one forward pass and
-    differ by their dropout masks alone.
+    A batch holds every view of its sentences, one view after the other, and all go through in one forward pass: for
+    `simcse` the same sentences twice, differing by their dropout masks alone. `rows` says which sentences they are.
     """
 
-    def __init__(self, encoder: Encoder, settings: TrainingSettings):
+    def __init__(
+        self, encoder: Encoder, settings: TrainingSettings, targets: Float[Tensor, "n target_dim"] | None = None
+    ):
         super().__init__()
         width = encoder.model.config.hidden_size
-        self.transformer, self.embed, self.temperature = encoder.model, encoder.embed, settings.temperature
+        self.transformer, self.embed, self.settings, self.targets = encoder.model, encoder.embed, settings, targets
         self.head = nn.Sequential(nn.Linear(width, width), nn.Tanh()) if settings.mlp_head else nn.Identity()
         self.head.to(encoder.model.device)
 
     def forward(
-        self, input_ids: Int[Tensor, "views tokens"], attention_mask: Int[Tensor, "views tokens"], **inputs: Tensor
+        self,
+        rows: Int[Tensor, " batch"],
+        input_ids: Int[Tensor, "views tokens"],
+        attention_mask: Int[Tensor, "views tokens"],
+        **inputs: Tensor,
     ) -> dict[str, Float[Tensor, ""]]:
         embeddings = self.head(self.embed({"input_ids": input_ids, "attention_mask": attention_mask, **inputs}))
         # not under bf16 autocast, where a cosine has two digits: too few for 1/0.05
         with torch.autocast(embeddings.device.type, enabled=False):
-            return {"loss": info_nce(*embeddings.float().chunk(2), self.temperature)}
+            if self.targets is not None:
+                targets = self.targets[rows.cpu()].to(embeddings.device)
+                return {"loss": relation_loss(embeddings.float(), targets, self.settings.stretch)}
+            anchors, positives, *hard_negatives = embeddings.float().split(len(rows))
+            return {"loss": info_nce(anchors, positives, self.settings.temperature, *hard_negatives)}
 
 
 class _Progress(TrainerCallback):
-    """A plain-text progress bar with the loss, a stop when the loss is not finite, and the call after every epoch."""
+    """A plain-text progress bar with the loss, the guard against a collapse, and the call after every epoch."""
 
-    def __init__(self, settings: TrainingSettings, after_epoch: Callable[[int], object]):
-        self.settings, self.after_epoch = settings, after_epoch
+    def __init__(
+        self,
+        encoder: Encoder,
+        sentences: Sequence[str],
+        settings: TrainingSettings,
+        after_epoch: Callable[[int], object],
+    ):
+        self.encoder, self.settings, self.after_epoch = encoder, settings, after_epoch
+        self.probe = sentences[:PROBE]
         self.losses: list[float] = []
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.every = max(1, state.max_steps // self.settings.epochs // LOOKS)
+        self.mean, self.rank = self._look()
+        self._keep(0)
+
     def on_epoch_begin(self, args, state, control, **kwargs):
-        epochs, temperature = self.settings.epochs, self.settings.temperature
-        label = f"fine-tuning, temperature {temperature}, epoch {round(state.epoch) + 1} of {epochs}"
-        self.bar = tqdm(total=math.ceil(state.max_steps / epochs), desc=label, unit=" steps", leave=False)
+        of_objective = f", temperature {self.settings.temperature}" * ("simcse" in self.settings.objective)
+        label = f"{self.settings.objective}{of_objective}, epoch {round(state.epoch) + 1} of {self.settings.epochs}"
+        total = math.ceil(state.max_steps / self.settings.epochs)
+        self.bar = tqdm(total=total, desc=label, unit=" steps", leave=False)
 
     def on_log(self, args, state, control, logs, **kwargs):
         if "loss" not in logs:
             return
         if not math.isfinite(logs["loss"]):
-            raise FloatingPointError(f"the loss is {logs['loss']} at step {state.global_step}: lower the learning rate")
+            self._stop(f"the loss is {logs['loss']} at step {state.global_step}")
         self.losses.append(logs["loss"])
         self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
         self.bar.update()
+        if state.global_step % self.every == 0:
+            self._guard(state.global_step)
 
     def on_epoch_end(self, args, state, control, model, **kwargs):
         self.bar.close()  # before the caller opens one: notebooks cannot draw one bar below another
+        self._guard(state.global_step)
         model.eval()
         with torch.random.fork_rng():  # whatever the caller does, training goes on as if nobody had looked
             self.after_epoch(round(state.epoch))
         model.train()
+
+    def _look(self) -> tuple[float, float]:
+        """Mean cosine and effective rank of the probe; dropout is off, so nothing random is drawn."""
+        embeddings = self.encoder.encode(self.probe, progress=False)
+        if not np.isfinite(embeddings).all():
+            return math.nan, math.nan
+        n = len(embeddings)
+        return float((np.square(embeddings.sum(0)).sum() - n) / (n * (n - 1))), effective_rank(embeddings)
+
+    def _guard(self, step: int) -> None:
+        mean, rank = self._look()
+        if not mean < (1 + self.mean) / 2:
+            self._stop(f"the mean cosine is {mean:.2f} at step {step}, it was {self.mean:.2f} before training")
+        if not rank > self.rank / 3:
+            self._stop(f"the effective rank is {rank:.0f} at step {step}, it was {self.rank:.0f} before training")
+        self._keep(step)
+
+    def _keep(self, step: int) -> None:
+        self.kept = step, {name: value.clone() for name, value in self.encoder.model.state_dict().items()}
+
+    def _stop(self, reason: str) -> None:
+        self.bar.close()
+        step, weights = self.kept
+        self.encoder.model.load_state_dict(weights)
+        stretched = " or the stretch" if self.settings.objective == "topic_and_facts" else ""
+        raise Collapse(
+            f"{reason}: stopped, and the model is as it was at step {step}. "
+            f"Lower the learning rate{stretched}, or train less"
+        )
+
+
+def _columns(sentences: Sequence, settings: TrainingSettings) -> list[list[str]]:
+    """The views that a row of the training data has, each checked: one column of sentences, or two or three."""
+    columns = [list(sentences)]
+    if settings.objective == "supervised_simcse":
+        lengths = {len(row) if isinstance(row, tuple | list) else 1 for row in sentences}
+        if lengths not in ({2}, {3}):
+            raise ValueError(
+                "supervised_simcse learns from rows of (anchor, positive) or (anchor, positive, hard negative), "
+                f"these have {' or '.join(map(str, sorted(lengths)))} sentences"
+            )
+        columns = [list(column) for column in zip(*sentences)]
+    for column in columns:
+        check_sentences(column, "the training sentences")
+    if repeated := len(columns[0]) - len(set(columns[0])):
+        raise ValueError(f"{repeated} training sentences are repeats: each would be a false negative of its twin")
+    if settings.batch_size > len(sentences):
+        raise ValueError(f"batch_size is {settings.batch_size}, but there are only {len(sentences)} training sentences")
+    return columns
 
 
 def _refuse_equal_views(encoder: Encoder, tokens: list[dict[str, list[int]]]) -> None:

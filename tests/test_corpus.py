@@ -1,10 +1,20 @@
 import json
 import os
+import re
 
 import pytest
 from datasets import Dataset
 
-from src.corpus import check_sentences, load_pairs, load_sentences, output_folder, split_sentences, write_atomically
+from src.corpus import (
+    check_sentences,
+    load_pairs,
+    load_sentences,
+    names_and_numbers,
+    output_folder,
+    split_sentences,
+    swap_names,
+    write_atomically,
+)
 
 ROWS = ["NA", "None", 'a "quoted", sentence', "Ünïcode ⚽", "null"]
 
@@ -120,3 +130,30 @@ def test_check_sentences_takes_lists():
     check_sentences(["a", "b"])
     with pytest.raises(ValueError, match="row 2: 3 is no text"):
         check_sentences(["a", 3])
+
+
+def test_names_are_found_in_raw_text():
+    sentences = [
+        "Goal! Ana Silva-Reyes scores in the 74th minute for Rovers: Silva-Reyes again.",
+        "The keeper of rovers is beaten 3.5 times a match, says Ana.",
+        "“Ana is the best”, they say. Minutes later it is two.",
+    ]
+    assert names_and_numbers(sentences) == [
+        ["Ana", "Silva-Reyes", "74th", "Silva-Reyes"],  # Rovers is written small elsewhere; Goal begins a sentence
+        ["3.5", "Ana"],
+        ["Ana"],
+    ]
+
+
+def test_swapping_keeps_what_happens():
+    sentences = [f"In {place} it was {who} {who} who hit {n} fours." for place, who, n in
+                 (("Ely", "Bo", 7), ("Bath", "Cy", 81), ("Hove", "Di", 305))]  # fmt: skip
+    found = names_and_numbers(sentences)
+    copies = swap_names(sentences, found, seed=1)
+    assert copies == swap_names(sentences, found, seed=1) != swap_names(sentences, found, seed=2)
+    for copy in copies:
+        place, who, again, number = re.fullmatch(r"In (\w+) it was (\w+) (\w+) who hit (\d+) fours\.", copy).groups()
+        assert who == again != place
+        assert [place, who, who, number] in found  # all from one and the same sentence
+    assert swap_names(["no name here", "none here"], [[], []], 0) == ["no name here", "none here"]
+    assert swap_names(["Only 7 for Bo", "Only 7 for Bo"], [["7", "Bo"], ["7", "Bo"]], 0) == ["Only 7 for Bo"] * 2

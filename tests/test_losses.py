@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss
 
-from src.losses import info_nce
+from src.losses import info_nce, relation_loss, topic_and_facts
 
 temperatures = st.floats(0.05, 2)
 
@@ -45,3 +46,69 @@ def test_one_row_is_the_logsumexp_of_its_own_negatives():
     anchors, positives = F.normalize(torch.randn(2, 4, 8), dim=-1)
     by_hand = [torch.logsumexp(anchors[i] @ positives.T / 0.2, 0) - anchors[i] @ positives[i] / 0.2 for i in range(4)]
     assert torch.allclose(info_nce(anchors, positives, 0.2), torch.stack(by_hand).mean(), atol=1e-5)
+
+
+def test_hard_negatives_stand_in_the_denominator():
+    anchors, positives, hard = F.normalize(torch.randn(3, 5, 8), dim=-1)
+    others = torch.cat([positives, hard])
+    by_hand = [torch.logsumexp(anchors[i] @ others.T / 0.2, 0) - anchors[i] @ positives[i] / 0.2 for i in range(5)]
+    assert torch.allclose(info_nce(anchors, positives, 0.2, hard), torch.stack(by_hand).mean(), atol=1e-5)
+    twice = info_nce(anchors, positives, 0.2, positives)  # the denominator doubles
+    assert torch.allclose(twice, info_nce(anchors, positives, 0.2) + math.log(2), atol=1e-5)
+
+
+def test_relation_loss_is_the_mean_over_other_rows_by_hand():
+    embeddings, targets = torch.randn(4, 6), F.normalize(torch.randn(4, 9), dim=-1)
+    total = 0
+    for i in range(4):
+        gaps = [
+            F.cosine_similarity(embeddings[i], embeddings[j], dim=0) - 1.5 * targets[i] @ targets[j]
+            for j in range(4)
+            if j != i
+        ]
+        total += torch.stack(gaps).var(correction=0)
+    assert torch.allclose(relation_loss(embeddings, targets, 1.5), total / 4, atol=1e-5)
+
+
+@given(st.floats(0.1, 5), st.integers(0, 99))
+def test_relation_loss_is_zero_where_cosines_follow_the_targets(stretch, seed):
+    torch.manual_seed(seed)
+    rows = F.normalize(torch.randn(5, 8), dim=-1)
+    assert relation_loss(3 * rows, rows, 1.0) == pytest.approx(0, abs=1e-9)
+    assert relation_loss(torch.ones(5, 3), rows[:1].expand(5, 8), stretch) == pytest.approx(0, abs=1e-9)
+    assert relation_loss(rows, rows, 1 + stretch) > 0
+    assert relation_loss(rows[:2], rows[2:4], stretch) == 0  # one other row: its difference is the constant
+
+
+def test_an_offset_that_all_cosines_share_costs_nothing():
+    rows = F.normalize(torch.randn(6, 8), dim=-1)
+    lifted = torch.cat([rows, torch.ones(6, 1)], dim=1)  # cosines (c + 1) / 2
+    assert relation_loss(lifted, rows, 0.5) == pytest.approx(0, abs=1e-9)
+
+
+SENTENCES = [
+    f"{who} {what}"
+    for what in ("scored the winning goal in the cup final", "rowed the boat across the lake in record time")
+    for who in ("Anna Rossi", "Bo Lind", "Carla Meyer", "Dmitri Popov")
+]
+
+
+def test_topic_and_facts_take_an_embedding_apart():
+    """An encoder that knows one direction a name and one an event: facts = 0 sees events alone, facts = 1 names alone."""
+    names = sorted({word for sentence in SENTENCES for word in sentence.split()[:2]})
+
+    def encode(sentences):
+        rows = np.zeros((len(sentences), len(names) + 2), np.float32)
+        for row, sentence in zip(rows, sentences):
+            row[-2 if "goal" in sentence else -1] = 1
+            row[[names.index(word) for word in names if word in sentence]] = 0.7
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    inside = [f"Yesterday {sentence}" for sentence in SENTENCES]  # names are known by capitals inside a sentence
+    same_event = np.kron(np.eye(2), np.ones((4, 4))) > 0
+    topic, facts = (topic_and_facts(inside, encode, share, 0.0, copies=32) for share in (0.0, 1.0))
+    assert np.allclose(np.linalg.norm(topic, axis=1), 1, atol=1e-5)
+    assert (topic @ topic.T)[same_event].min() > 0.8
+    assert (topic @ topic.T)[~same_event].max() < -0.5
+    same_name = np.tile(np.eye(4), (2, 2)) > 0
+    assert (facts @ facts.T)[same_name].min() > (facts @ facts.T)[~same_name].max() + 0.3

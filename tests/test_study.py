@@ -1,9 +1,13 @@
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
 from experiments import study
 from src.encoder import load_encoder
 from src.sharing import save_encoder
+from src.training import TrainingSettings
 
 
 @pytest.fixture
@@ -17,14 +21,19 @@ def small(tmp_path, monkeypatch, tiny):
 
 
 def run(monkeypatch, *arguments):
-    monkeypatch.setattr("sys.argv", ["study", "--temperatures", "0.1", "0.4", "--epochs", "1", *arguments])
+    plans = {
+        "simcse": [TrainingSettings(temperature=t) for t in (0.1, 0.4)],
+        "own": [TrainingSettings(objective="topic_and_facts")] * 2,  # in two plans, or twice in one: done once
+    }
+    monkeypatch.setattr(study, "PLANS", plans)
+    monkeypatch.setattr("sys.argv", ["study", *arguments])
     study.main()
 
 
 def test_runs_are_shared_recorded_and_not_repeated(small, monkeypatch):
-    run(monkeypatch, "--seeds", "0", "--part", "2/2")
+    run(monkeypatch, "--plan", "simcse", "--part", "2/2")
     assert [line["settings"]["temperature"] for line in study.results()] == [0.4]
-    run(monkeypatch, "--seeds", "0", "--part", "1/2")
+    run(monkeypatch, "--plan", "simcse", "--part", "1/2")
     base, *runs = study.results()
     assert base["settings"] is None
     assert [line["settings"]["temperature"] for line in runs] == [0.4, 0.1]
@@ -36,8 +45,18 @@ def test_runs_are_shared_recorded_and_not_repeated(small, monkeypatch):
         assert measures["mean"] != as_it_is["mean"]
         assert np.isfinite(line["losses"]).all()
     before = small.read_text()
-    run(monkeypatch, "--seeds", "0")
+    run(monkeypatch, "--plan", "simcse")
     assert small.read_text() == before
+    run(monkeypatch)
+    assert [line["settings"]["objective"] for line in study.results()[1:]] == ["simcse", "simcse", "topic_and_facts"]
+
+
+def test_a_line_from_before_a_setting_existed_counts_as_its_default(small):
+    settings = asdict(TrainingSettings(temperature=0.2))
+    del settings["objective"], settings["facts"], settings["stretch"]
+    small.write_text(json.dumps({"settings": settings}) + "\n")
+    assert study.done(TrainingSettings(temperature=0.2))
+    assert not study.done(TrainingSettings(temperature=0.2, objective="topic_and_facts"))
 
 
 def test_the_training_sentences_are_not_looked_at(small):

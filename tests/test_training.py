@@ -1,11 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from src.encoder import load_encoder
-from src.losses import info_nce
-from src.training import DropoutViews, TrainingSettings, fine_tune, view_retrieval
+from src.losses import info_nce, topic_and_facts
+from src.training import Collapse, Objective, TrainingSettings, fine_tune, view_retrieval
 from tests.tiny_model import make_tiny_model
 
 FAST = TrainingSettings(epochs=2, learning_rate=1e-3, batch_size=8, precision="fp32")
@@ -22,6 +24,12 @@ FAST = TrainingSettings(epochs=2, learning_rate=1e-3, batch_size=8, precision="f
         ({"batch_size": 1}, "batch_size is 1: without a second sentence there are no negatives"),
         ({"learning_rate": 0.0}, r"learning_rate is 0\.0"),
         ({"precision": "fp8"}, "precision is 'fp8': expected auto, fp32 or bf16"),
+        (
+            {"objective": "triplet"},
+            "objective is 'triplet': expected one of simcse, supervised_simcse, topic_and_facts",
+        ),
+        ({"facts": 1.1}, r"facts is 1\.1: it is a share, from 0"),
+        ({"stretch": 0.0}, r"stretch is 0\.0: it must be above 0"),
     ],
 )
 def test_settings_that_cannot_work(values, message):
@@ -85,15 +93,16 @@ def test_epoch_1_of_two_is_a_run_of_one_and_looking_changes_nothing(tiny_folder,
 
 def test_the_two_views_differ_by_dropout_alone(tiny, some_sentences):
     """The module's loss is info_nce of two separate passes under the same dropout masks' law: off in eval, on in train."""
-    views = DropoutViews(tiny, FAST)
+    views = Objective(tiny, FAST)
     batch = tiny.tokenizer.pad(tiny.tokenize(some_sentences[:8]) * 2, return_tensors="pt")
+    rows = torch.arange(8)
     views.eval()
     with torch.no_grad():
         embeddings = tiny.embed(batch)[:8]
-        assert torch.allclose(views(**batch)["loss"], info_nce(embeddings, embeddings, 0.05), atol=1e-4)
+        assert torch.allclose(views(rows, **batch)["loss"], info_nce(embeddings, embeddings, 0.05), atol=1e-4)
         views.train()
         torch.manual_seed(1)
-        loss = views(**batch)["loss"]
+        loss = views(rows, **batch)["loss"]
         torch.manual_seed(1)
         first, second = tiny.embed(batch).chunk(2)
     assert torch.allclose(loss, info_nce(first, second, 0.05), atol=1e-5)
@@ -109,8 +118,6 @@ def test_a_ragged_last_batch_and_the_mlp_head(tiny_folder, some_sentences):
 
 
 def test_bf16_learns_much_the_same(tiny_folder, some_sentences):
-    from dataclasses import replace
-
     fp32, bf16 = (train(tiny_folder, some_sentences, replace(FAST, precision=p))[0] for p in ("fp32", "bf16"))
     assert np.allclose(fp32, bf16, atol=0.15)
     assert fp32 != bf16
@@ -119,7 +126,7 @@ def test_bf16_learns_much_the_same(tiny_folder, some_sentences):
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_folder, some_sentences):
     encoder = load_encoder(str(tiny_folder), "mean")
     encoder.model.encoder.layer[0].output.dense.weight.data[:] = torch.inf
-    with pytest.raises(FloatingPointError, match="the loss is nan at step 1: lower the learning rate"):
+    with pytest.raises(Collapse, match="the loss is nan at step 1: stopped, and the model is as it was at step 0"):
         fine_tune(encoder, some_sentences, FAST)
 
 
@@ -133,3 +140,65 @@ def test_view_retrieval_is_certain_without_dropout_and_harder_with_more(tmp_path
     assert 1 > shares[0] > shares[1] >= 0
     assert shares[0] == view_retrieval(loose, some_sentences)  # its own seed
     assert not loose.model.training
+
+
+def test_topic_and_facts_learns_its_targets_without_dropout(tmp_path, some_sentences):
+    """One view is enough, so a model without dropout will do."""
+    stiff = load_encoder(str(make_tiny_model(tmp_path / "stiff", dropout=0.0)), "mean")
+    targets = topic_and_facts(some_sentences, lambda s: stiff.encode(s, progress=False), 0.7)
+    before = stiff.encode(some_sentences, progress=False)
+    settings = TrainingSettings(4, learning_rate=1e-3, batch_size=8, precision="fp32", objective="topic_and_facts")
+    losses = fine_tune(stiff, some_sentences, settings)
+    after = stiff.encode(some_sentences, progress=False)
+    assert np.mean(losses[-9:]) < 0.8 * np.mean(losses[:9])
+    others = ~np.eye(len(targets), dtype=bool)
+    wanted = (targets @ targets.T)[others]
+    agreement = [np.corrcoef((x @ x.T)[others], wanted)[0, 1] for x in (before, after)]
+    assert agreement[1] > agreement[0] + 0.05
+
+
+def test_supervised_simcse_learns_from_pairs_and_triplets(tiny_folder, some_sentences):
+    settings = replace(FAST, objective="supervised_simcse", temperature=0.2, epochs=4)
+    third = len(some_sentences) // 3
+    rows = list(zip(*(some_sentences[k * third : (k + 1) * third] for k in range(3))))
+    for columns in (2, 3):
+        encoder = load_encoder(str(tiny_folder), "mean")
+        losses = fine_tune(encoder, [row[:columns] for row in rows], settings)
+        assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    for wrong, lengths in ((some_sentences, "1"), ([row[:2] for row in rows[:9]] + rows[9:], "2 or 3")):
+        with pytest.raises(ValueError, match=rf"learns from rows of \(anchor, positive\).* these have {lengths} sent"):
+            fine_tune(encoder, wrong, settings)
+
+
+@pytest.mark.parametrize(
+    ("measure", "reason"), [("mean", "the mean cosine is 1.00"), ("rank", r"the effective rank is \d")]
+)
+def test_a_collapse_stops_the_run_and_gives_back_the_model(tiny_folder, some_sentences, measure, reason, monkeypatch):
+    """The weights are pushed into a real collapse at step 5; the guard looks at steps 2, 4, 6 of 9."""
+    encoder = load_encoder(str(tiny_folder), "mean")
+    weights = encoder.model.state_dict()
+    healthy = {}
+
+    def collapse(objective, *arguments, **inputs):
+        nonlocal healthy
+        if (steps := collapse.steps) == 4:
+            healthy = {name: value.clone() for name, value in weights.items()}
+        if steps == 5:
+            last = encoder.model.encoder.layer[-1].output.LayerNorm
+            with torch.no_grad():
+                if measure == "mean":  # one direction for all
+                    last.weight.mul_(1e-4)
+                    last.bias.fill_(1.0)
+                else:  # two opposite ones
+                    last.weight.mul_(0)
+                    last.weight[0] = 1
+                    last.bias.mul_(0)
+        collapse.steps += 1
+        return forward(objective, *arguments, **inputs)
+
+    collapse.steps, forward = 0, Objective.forward
+    monkeypatch.setattr(Objective, "forward", collapse)
+    with pytest.raises(Collapse, match=rf"{reason}.* at step 6, it was .*the model is as it was at step 4\. Lower"):
+        fine_tune(encoder, some_sentences, FAST)
+    assert all(torch.equal(value, healthy[name]) for name, value in encoder.model.state_dict().items())
+    assert not encoder.model.training

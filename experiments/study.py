@@ -20,10 +20,11 @@ import numpy as np
 from run_notebooks import ROOT
 from src.corpus import library_versions, load_pairs, load_sentences
 from src.encoder import Encoder, load_encoder
+from src.losses import take_apart
 from src.postprocessing import Centering, SpectralScaling
 from src.quality import ALL_GRADES, order
 from src.scorecard import lookup, score
-from src.sentences import graded_pairs
+from src.sentences import graded_pairs, triplets
 from src.similarity import paired_cosines
 from src.training import TrainingSettings, fine_tune, view_retrieval
 
@@ -34,8 +35,9 @@ TEMPERATURES, SEEDS, CHOSEN = (0.05, 0.1, 0.2, 0.4, 0.8), (0, 1, 2), TrainingSet
 PLANS = {
     "simcse": [TrainingSettings(3, t, seed=s) for s, t in product(SEEDS, TEMPERATURES)],
     "own": [replace(CHOSEN, epochs=3, seed=s) for s in SEEDS],
-    "mix": [replace(CHOSEN, facts=f) for f in (0.5, 0.6, 0.65, 0.75, 0.8)],
-    "stretch": [replace(CHOSEN, stretch=s) for s in (1.0, 1.5, 2.0, 4.0)],
+    "mix": [replace(CHOSEN, facts=f) for f in (0.6, 0.65, 0.75, 0.8)],
+    "stretch": [replace(CHOSEN, stretch=s) for s in (1.0, 1.5, 2.0, 3.0, 4.0)],
+    "labels": [replace(CHOSEN, objective="supervised_simcse", temperature=t) for t in (0.05, 0.4)],
     "rate and batch": [
         replace(settings, **changed)
         for settings in (CHOSEN, TrainingSettings(temperature=0.4))
@@ -63,7 +65,7 @@ class Truth:
             *self.corpus["sentence"], *self.pairs["sentence1"], *self.pairs["sentence2"],
             *self.control["sentence1"], *self.control["sentence2"],
         ]  # fmt: skip
-        self.base = None
+        self.base = self.parts = None
 
     def measure(self, encoder: Encoder) -> dict[str, dict[str, float]]:
         """The measures of the encoder as it is, and with each training-free transform on top."""
@@ -84,7 +86,12 @@ class Truth:
 def run(truth: Truth, settings: TrainingSettings) -> dict:
     encoder = load_encoder(MODEL, max_length=MAX_LENGTH)
     start, epochs = time.monotonic(), {}
-    losses = fine_tune(encoder, truth.training, settings, lambda epoch: epochs.update({epoch: truth.measure(encoder)}))
+    labelled = settings.objective == "supervised_simcse"
+    sentences = triplets("train", TRAINED_ON) if labelled else truth.training
+    if settings.objective == "topic_and_facts" and truth.parts is None:  # the same for every run
+        truth.parts = take_apart(truth.training, encoder.encode)
+    look = lambda epoch: epochs.update({epoch: truth.measure(encoder)})  # noqa: E731
+    losses = fine_tune(encoder, sentences, settings, look, truth.parts)
     steps = len(losses) // settings.epochs
     return {
         "settings": asdict(settings),

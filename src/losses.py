@@ -48,29 +48,31 @@ def relation_loss(
     return (differences - differences.mean(1, keepdim=True)).square().mean()
 
 
-def topic_and_facts(
+def take_apart(
     sentences: Sequence[str],
     encode: Callable[[Sequence[str]], Float[np.ndarray, "n dim"]],
-    facts: float,
-    power: float = 0.5,
     copies: int = 4,
     seed: int = 0,
-) -> Float[np.ndarray, "n target_dim"]:
-    """Unit rows whose cosines say which of the `sentences` are about the same, and among those which state the same
-    facts: the targets of `relation_loss`, from raw sentences and the base model's embeddings alone.
+) -> tuple[Float[np.ndarray, "n topic_dim"], Float[np.ndarray, "n dim"]]:
+    """What each of the `sentences` is about, and what it says of whom, each as unit rows, from raw sentences and the
+    embeddings of a model alone.
 
-    What stays of an embedding when names and numbers are swapped is the *topic*, what goes is the *facts*. The topic is
-    sharpened by what the corpus knows: which words keep company, and which sentences are neighbours. `facts` is their
-    share of a target, in [0, 1]; `power` is the spectral scaling of the whole.
+    What stays of an embedding when names and numbers are swapped, the mean over `copies`, is the *topic*; what goes is
+    the *facts*, made more even by spectral scaling. The topic is sharpened by what the corpus knows: which words keep
+    company, and which sentences are neighbours.
     """
     found = names_and_numbers(sentences)
-    embeddings = encode(sentences)
     swapped = np.mean([encode(swap_names(sentences, found, seed + k)) for k in range(copies)], axis=0)
-    topic = Centering().fit_transform(swapped)
-    topic = _with_neighbours(normalize(np.hstack([topic, 0.7 * _word_topics(sentences, found)])))
-    differences = SpectralScaling(-0.25).fit_transform(embeddings - swapped)
-    targets = np.hstack([np.sqrt(1 - facts) * topic, np.sqrt(facts) * differences])
-    return SpectralScaling(power).fit_transform(targets).astype(np.float32)
+    topic = np.hstack([Centering().fit_transform(swapped), 0.7 * _word_topics(sentences, found)])
+    return _with_neighbours(normalize(topic)), SpectralScaling(-0.25).fit_transform(encode(sentences) - swapped)
+
+
+def topic_and_facts(
+    topic: Float[np.ndarray, "n topic_dim"], facts: Float[np.ndarray, "n dim"], share: float
+) -> Float[np.ndarray, "n target_dim"]:
+    """The targets of `relation_loss`, unit rows: their cosines are those of the topic and those of the facts, the facts
+    with a `share` in [0, 1], sharpened as a whole by spectral scaling."""
+    return SpectralScaling(0.5).fit_transform(np.hstack([np.sqrt(1 - share) * topic, np.sqrt(share) * facts]))
 
 
 def _word_topics(

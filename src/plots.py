@@ -112,7 +112,7 @@ def _frame_cosines(axis, distributions: dict[str, PairwiseDistribution]) -> None
 
 
 def loss_curves(losses: dict[str, Sequence[float]], steps_per_epoch: int, title: str) -> Figure:
-    """InfoNCE loss of every step, a panel a run since the temperatures' scales differ, with its mean by epoch."""
+    """Loss of every step, a panel a run since their scales differ, with its mean by epoch."""
     figure, axes = plt.subplots(1, len(losses), figsize=(9, 3), dpi=100, squeeze=False, layout="constrained")
     for axis, (label, values), colour in zip(axes.flat, losses.items(), COLOURS[1:]):
         steps = np.arange(1, len(values) + 1)
@@ -120,7 +120,7 @@ def loss_curves(losses: dict[str, Sequence[float]], steps_per_epoch: int, title:
         for epoch in range(0, len(values), steps_per_epoch):
             mean = np.mean(values[epoch : epoch + steps_per_epoch])
             axis.plot([epoch / steps_per_epoch, epoch / steps_per_epoch + 1], [mean, mean], color="black", lw=1.5)
-        axis.set(title=label, xlabel="epoch", ylabel="InfoNCE loss (nats)", ylim=(0, None))
+        axis.set(title=label, xlabel="epoch", ylabel="loss", ylim=(0, None))
     figure.suptitle(f"{title}; black: mean of the epoch", fontsize="medium")
     return figure
 

@@ -217,6 +217,23 @@ def graded_pairs(split: str, per_grade: int = 400, seed: int = 0, folder: Path |
     return Dataset.from_list(rows)
 
 
+def triplets(split: str, count: int, seed: int = 0, folder: Path | str = GRAMMAR_FOLDER) -> list[tuple[str, str, str]]:
+    """(anchor, the same facts in another wording, the anchor's wording with one fact changed): what supervised SimCSE
+    learns from, a positive and a hard negative. Anchors are distinct, and take turns over the events of the split."""
+    events = [event for event in load_grammar(folder) if split in event.wordings]
+    names, rng = load_names(folder)[split], random.Random(f"{seed}/triplets/{split}")
+    rows: dict[str, tuple[str, str, str]] = {}
+    for event in cycle(events):
+        if len(rows) == count:
+            return list(rows.values())
+        facts = event.draw_facts(names, rng)
+        changed = _related_facts(event, event, facts, 3, frozenset(), names, rng)
+        one, two = rng.sample(event.wordings[split], 2)
+        if changed:
+            sentences = event.render(one, facts), event.render(two, facts), event.render(one, changed)
+            rows.setdefault(sentences[0], sentences)
+
+
 def _plan(per_grade: int) -> Iterator[tuple[str, int, frozenset[str], bool]]:
     """Kind and grade of each pair, what it is to share (below grade 3), and whether both are in one wording."""
     nothing = frozenset()

@@ -15,7 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from src.corpus import check_sentences
 from src.encoder import Encoder
-from src.losses import info_nce, relation_loss, topic_and_facts
+from src.losses import info_nce, relation_loss, take_apart, topic_and_facts
 from src.quality import effective_rank
 
 OBJECTIVES = ("simcse", "supervised_simcse", "topic_and_facts")
@@ -35,7 +35,7 @@ class TrainingSettings:
     precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 autocast where the hardware has it
     objective: str = "simcse"  # one of OBJECTIVES
     facts: float = 0.7  # their share of the targets of `topic_and_facts`; the topic has the rest
-    stretch: float = 3.0  # by how much those targets' cosines are multiplied
+    stretch: float = 2.5  # by how much those targets' cosines are multiplied
 
     def __post_init__(self):
         if self.epochs < 1 or self.epochs != int(self.epochs):
@@ -72,6 +72,7 @@ def fine_tune(
     sentences: Sequence,
     settings: TrainingSettings,
     after_epoch: Callable[[int], object] = lambda epoch: None,
+    parts: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> list[float]:
     """Train `encoder` in place; returns the loss of every step.
 
@@ -79,7 +80,8 @@ def fine_tune(
       the batch are the negatives.
     - `supervised_simcse` (their section 4): a row of `sentences` is (anchor, positive) or (anchor, positive, hard
       negative), each encoded once.
-    - `topic_and_facts`: each sentence is encoded once, and the batch's cosines learn those of targets made before.
+    - `topic_and_facts`: each sentence is encoded once, and the batch's cosines learn those of its targets, made of
+      `parts`, which `take_apart` returns for these sentences; None: it is called here, with the encoder as it comes.
 
     The learning rate warms up over a tenth of an epoch and then stays, so that after epoch 1 a run of three epochs is
     where a run of one would be. `after_epoch(1)`, … is called with the model in eval mode.
@@ -90,7 +92,8 @@ def fine_tune(
     columns = _columns(sentences, settings)
     targets = None
     if settings.objective == "topic_and_facts":
-        targets = torch.from_numpy(topic_and_facts(columns[0], encoder.encode, settings.facts, seed=settings.seed))
+        topic, facts = parts or take_apart(columns[0], encoder.encode, seed=settings.seed)
+        targets = torch.from_numpy(topic_and_facts(topic, facts, settings.facts).astype(np.float32))
     tokens = [encoder.tokenize(column) for column in columns]
     if settings.objective == "simcse":
         _refuse_equal_views(encoder, tokens[0][:2])

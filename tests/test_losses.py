@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss
 
-from src.losses import info_nce, relation_loss, topic_and_facts
+from src.losses import info_nce, relation_loss, take_apart, topic_and_facts
 
 temperatures = st.floats(0.05, 2)
 
@@ -106,7 +106,8 @@ def test_topic_and_facts_take_an_embedding_apart():
 
     inside = [f"Yesterday {sentence}" for sentence in SENTENCES]  # names are known by capitals inside a sentence
     same_event = np.kron(np.eye(2), np.ones((4, 4))) > 0
-    topic, facts = (topic_and_facts(inside, encode, share, 0.0, copies=32) for share in (0.0, 1.0))
+    parts = take_apart(inside, encode, copies=32)
+    topic, facts = (topic_and_facts(*parts, share) for share in (0.0, 1.0))
     assert np.allclose(np.linalg.norm(topic, axis=1), 1, atol=1e-5)
     assert (topic @ topic.T)[same_event].min() > 0.8
     assert (topic @ topic.T)[~same_event].max() < -0.5

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from src.encoder import load_encoder
-from src.losses import info_nce, topic_and_facts
+from src.losses import info_nce, take_apart, topic_and_facts
 from src.training import Collapse, Objective, TrainingSettings, fine_tune, view_retrieval
 from tests.tiny_model import make_tiny_model
 
@@ -145,7 +145,7 @@ def test_view_retrieval_is_certain_without_dropout_and_harder_with_more(tmp_path
 def test_topic_and_facts_learns_its_targets_without_dropout(tmp_path, some_sentences):
     """One view is enough, so a model without dropout will do."""
     stiff = load_encoder(str(make_tiny_model(tmp_path / "stiff", dropout=0.0)), "mean")
-    targets = topic_and_facts(some_sentences, lambda s: stiff.encode(s, progress=False), 0.7)
+    targets = topic_and_facts(*take_apart(some_sentences, lambda s: stiff.encode(s, progress=False)), 0.7)
     before = stiff.encode(some_sentences, progress=False)
     settings = TrainingSettings(4, learning_rate=1e-3, batch_size=8, precision="fp32", objective="topic_and_facts")
     losses = fine_tune(stiff, some_sentences, settings)

@@ -1,0 +1,149 @@
+"""What was chosen on validation, judged on the test split: five seeds against the base, and against the base sharpened
+to the same width.
+
+python -m experiments.final [--model all-MiniLM-L6-v2] [--seeds 0 1 2 3 4] [--part 1/2]
+
+Each seed's embeddings are kept in runs/final, so that a run that was broken off goes on; whichever process finds all
+seeds there writes figures/final.json and .png (of another model: final_MODEL). About 40 minutes of one core.
+"""
+
+import argparse
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+
+from experiments.study import CHOSEN, FITTED_ON, MAX_LENGTH, MODEL, TRAINED_ON
+from run_notebooks import ROOT
+from src import plots
+from src.corpus import load_pairs, load_sentences, output_folder, write_atomically
+from src.encoder import load_encoder
+from src.postprocessing import SpectralScaling
+from src.scorecard import Scorecard, general_language_pairs, lookup, score, score_pairs
+from src.similarity import paired_cosines, pairwise_distribution
+from src.training import fine_tune
+
+LOOKED_AT, REPLICATES = 5_000, 200
+FIGURES, KEPT = ROOT / "figures", ROOT / "runs" / "final"
+SHOWN = (
+    "width", "width_within", "topic_order", "fact_order", *(f"rung_auc[{k}]" for k in (1, 2, 3, 4)),
+    "name_trap_auc", "wording_trap_auc",
+)  # fmt: skip
+
+
+class Test:
+    """The same draw of test sentences as in `fine_tune.ipynb` with seed 0; all test pairs; those of unseen sports."""
+
+    def __init__(self):
+        corpus = load_sentences(ROOT / "data" / "sport_sentences.csv")
+        split, rng = np.array(corpus["split"]), np.random.default_rng(0)
+        pool = np.unique(np.array(corpus["sentence"])[split == "train"])
+        self.training = rng.permutation(pool)[:TRAINED_ON].tolist()
+        self.corpus = corpus.select(rng.permutation(np.flatnonzero(split == "test"))[:LOOKED_AT])
+        pairs = load_pairs(ROOT / "data" / "graded_pairs.csv").to_pandas()
+        self.pairs = pairs[pairs["split"] == "test"].reset_index(drop=True)
+        self.general, self.general_name = general_language_pairs()
+        trained = {sport for sport, part in zip(corpus["sport"], split) if part == "train"}
+        self.unseen = np.flatnonzero([sport not in trained for sport in self.corpus["sport"]])
+        self.pairs_of_unseen = self.pairs[~self.pairs["template1"].str.split("/").str[0].isin(trained)]
+        self.sentences = self.corpus["sentence"][:] + self.training[:FITTED_ON]
+        for pairs in (self.pairs, self.general):
+            self.sentences += [*pairs["sentence1"], *pairs["sentence2"]]
+
+    def fitted_on(self, embeddings: np.ndarray) -> np.ndarray:
+        return embeddings[len(self.corpus) :][:FITTED_ON]
+
+    def cards(self, name: str, embeddings: np.ndarray) -> dict[str, Scorecard]:
+        of, unseen = lookup(self.sentences, embeddings), self.corpus.select(self.unseen)
+        general = paired_cosines(*(of(self.general[side].tolist()) for side in ("sentence1", "sentence2")))
+        return {
+            "test": score(of, self.corpus, self.pairs, name, replicates=REPLICATES),
+            "unseen sports": score(of, unseen, self.pairs_of_unseen, name, resample="sport", replicates=REPLICATES),
+            self.general_name: score_pairs(general, self.general, name, replicates=REPLICATES),
+        }
+
+
+def mean_card(cards: list[Scorecard], name: str) -> Scorecard:
+    """The mean over seeds; a replicate is the mean over as many seeds drawn anew, each on the same resampled events."""
+    draws = np.random.default_rng(0).integers(0, len(cards), (REPLICATES, len(cards)))
+    replicates = {
+        measure: np.array([card.replicates[measure] for card in cards])[draws.T, np.arange(REPLICATES)].mean(0).tolist()
+        for measure in cards[0].replicates
+    }
+    values = {measure: float(np.mean([card.values[measure] for card in cards])) for measure in cards[0].values}
+    return Scorecard(name, values, replicates, cards[0].settings)
+
+
+def sharpened(test: Test, base: np.ndarray, width: float) -> tuple[float, np.ndarray]:
+    """The power of spectral scaling that brings the base model to the given width, and its embeddings then."""
+
+    def scale(power: float) -> np.ndarray:
+        return SpectralScaling(power).fit(test.fitted_on(base)).transform(base)
+
+    def miss(power: float) -> float:
+        return abs(pairwise_distribution(scale(power)[: len(test.corpus)]).width - width)
+
+    power = float(minimize_scalar(miss, bounds=(0, 2), method="bounded", options={"xatol": 0.002}).x)
+    return power, scale(power)
+
+
+def combine(test: Test, base: np.ndarray, seeds: list[np.ndarray], model: str, name: str) -> None:
+    by_seed = [test.cards("seed", embeddings) for embeddings in seeds]
+    tuned = {part: mean_card([cards[part] for cards in by_seed], f"{CHOSEN.objective}, {len(seeds)} seeds")
+             for part in by_seed[0]}  # fmt: skip
+    power, at_equal_width = sharpened(test, base, tuned["test"].values["width"])
+    controls = {
+        "base": test.cards("base", base),
+        "at equal width": test.cards(f"base, p = {power:.2f}", at_equal_width),
+    }
+    numbers = {part: {m: _row(m, [cards[part] for cards in by_seed], card, {c: of[part] for c, of in controls.items()})
+                      for m in card.values} for part, card in tuned.items()}  # fmt: skip
+    shown = [controls["base"]["test"], controls["at equal width"]["test"], tuned["test"]]
+    about = f"{model}, test split, {len(test.corpus):,} sentences, {len(test.pairs):,} graded pairs, {len(seeds)} seeds"
+    settings = asdict(CHOSEN) | {"model": model, "train_sentences": TRAINED_ON, "power at equal width": power}
+    plots.save_figure(plots.differences(shown, about, SHOWN), FIGURES, name, settings, numbers)
+    print(pd.DataFrame({m: {k: v[0] for k, v in of.items() if k != "seeds"} for m, of in numbers["test"].items()}).T)
+
+
+def _row(
+    measure: str, seeds: list[Scorecard], tuned: Scorecard, controls: dict[str, Scorecard]
+) -> dict[str, list[float]]:
+    """A measure in every seed; value, low and high of their mean, of the controls, and of the differences to them."""
+    value = tuned.values[measure]
+    row = {"seeds": [card.values[measure] for card in seeds], "tuned": [value, *tuned.interval(measure)]}
+    for name, card in controls.items():
+        row[name] = [card.values[measure], *card.interval(measure)]
+        row[f"minus {name}"] = [value - card.values[measure], *tuned.interval(measure, card)]
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--part", default="1/1", help="which of how many processes this is")
+    options = parser.parse_args()
+    part, parts = map(int, options.part.split("/"))
+    test, folder = Test(), output_folder(KEPT)
+
+    def file(seed: int | str) -> Path:
+        return folder / f"{Path(options.model).name}_{seed}_{CHOSEN.facts}_{CHOSEN.stretch}_{CHOSEN.epochs}.npy"
+
+    for seed in ["base", *options.seeds][part - 1 :: parts]:
+        if file(seed).exists():
+            continue
+        encoder = load_encoder(options.model, max_length=MAX_LENGTH)
+        if seed != "base":
+            fine_tune(encoder, test.training, replace(CHOSEN, seed=seed))
+        write_atomically(file(seed), partial(np.save, arr=encoder.encode(test.sentences)))
+    if all(file(seed).exists() for seed in ("base", *options.seeds)):
+        base, *seeds = (np.load(file(seed)) for seed in ("base", *options.seeds))
+        name = "final" if options.model == MODEL else f"final_{Path(options.model).name}"
+        combine(test, base, seeds, options.model, name)
+
+
+if __name__ == "__main__":
+    main()

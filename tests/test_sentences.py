@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from src.sentences import (
     graded_pairs,
     load_grammar,
     load_names,
+    triplets,
 )
 
 DATA = Path(__file__).parent.parent / "data"
@@ -280,6 +282,16 @@ def test_word_overlap_does_not_solve_it(corpus, split):
         chosen = (pairs["kind"] == kind).to_numpy()
         spearman = {name: order(c[chosen], pairs["grade"].to_numpy()[chosen]) for name, c in controls.items()}
         assert max(spearman.values()) <= bound, spearman
+
+
+def test_triplets_change_the_wording_or_one_fact():
+    rows = triplets("train", 300, seed=3)
+    assert rows == triplets("train", 300, seed=3) != triplets("train", 300, seed=4)
+    assert len({anchor for anchor, _, _ in rows}) == 300
+    for anchor, positive, negative in rows:
+        assert len({anchor, positive, negative}) == 3
+        same, other = (SequenceMatcher(None, anchor.split(), text.split()).ratio() for text in (negative, positive))
+        assert same > max(0.6, other)  # the negative is in the anchor's wording
 
 
 def test_pairs_that_cannot_be_made_are_refused(grammar):

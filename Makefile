@@ -8,7 +8,7 @@ BIN := .venv/bin
 COMPARISON := $(if $(filter embedded,$(PROFILE)),$(if $(findstring comparison_model=,$(SET)),,.venv/comparison_model))
 export PYTHONPATH := .
 
-.PHONY: help run test lab figures study check clean
+.PHONY: help run test lab figures study final check clean
 
 help:
 	@echo "make run      install, run the three notebooks, write them and their HTML, pictures and model to runs/"
@@ -16,7 +16,8 @@ help:
 	@echo "make test     install, run all tests"
 	@echo "make lab      open JupyterLab"
 	@echo "make figures  re-execute the committed notebooks in place, refresh data/ and figures/"
-	@echo "make study    the runs over temperatures and seeds, an hour on two cores; what is done is not done again"
+	@echo "make study    the runs over settings and seeds, two hours on two cores; what is done is not done again"
+	@echo "make final    what the study chose, five seeds on the test split, 20 minutes; kept in runs/final"
 	@echo "make check    lint and check the format"
 	@echo "make clean    remove .venv and runs/"
 
@@ -34,6 +35,9 @@ figures: .venv/installed-dev .venv/comparison_model
 
 study: .venv/installed
 	@for part in 1/2 2/2; do OMP_NUM_THREADS=1 $(BIN)/python -m experiments.study --part $$part & done; wait
+
+final: .venv/installed
+	@for part in 1/2 2/2; do OMP_NUM_THREADS=1 $(BIN)/python -m experiments.final --part $$part & done; wait
 
 check: .venv/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -4,7 +4,7 @@ to the same width.
 python -m experiments.final [--model all-MiniLM-L6-v2] [--seeds 0 1 2 3 4] [--part 1/2]
 
 Each seed's embeddings are kept in runs/final, so that a run that was broken off goes on; whichever process finds all
-seeds there writes figures/final.json and .png (of another model: final_MODEL). About 40 minutes of one core.
+seeds there writes figures/final.json and .png (of another model: final_MODEL). About 35 minutes of one core.
 """
 
 import argparse

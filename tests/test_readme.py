@@ -10,17 +10,27 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_numbers_are_those_of_the_figures():
-    measured = {}
-    for name in ("range_by_epoch", "order_by_epoch"):
-        measured |= json.loads((ROOT / "figures" / f"{name}.json").read_text())["numbers"]
-    columns = ["width", "width within a sport", "anisotropy", "topic order (0, 1, 2)", "fact order (2, 3, 4)"]
-    rows = re.findall(
-        r"^\| (base|temperature ([\d.]+), epoch (\d)) \| (.+) \|$", README.split("| without training")[0], re.MULTILINE
+    final, tuned = (
+        json.loads((ROOT / "figures" / f"{name}.json").read_text())["numbers"] for name in ("final", "tuned")
     )
-    assert len(rows) == 5
-    for _, temperature, epoch, values in rows:
-        run, epoch = f"temperature {temperature or 0.4}", int(epoch or 0)
-        assert values.replace("*", "").split(" | ") == [f"{measured[column][run][epoch]:.2f}" for column in columns]
+    columns = ("width", "width_within", "topic_order", "fact_order")
+    rows = {
+        f"SimCSE, temperature {t}, epoch {e}": [tuned[f"simcse, temperature {t}, epoch {e}"][m][0] for m in columns]
+        for t, e in ((0.05, 1), (0.4, 1), (0.4, 3))
+    }
+    rows |= {
+        name: [final["test"][m][column][0] for m in columns]
+        for name, column in (
+            ("base", "base"),
+            ("base, sharpened to the same width", "at equal width"),
+            ("**topic and facts**, mean of five seeds", "tuned"),
+        )
+    }
+    for name, values in rows.items():
+        assert f"| {name} | {' | '.join(f'{value:.2f}' for value in values)} |" in README
+    differences = [final["test"][m]["minus base"][1:] for m in columns]
+    shown = " | ".join(f"{low:+.2f} to {high:+.2f}" for low, high in differences)
+    assert f"| its difference to the base, 95 % interval | {shown} |" in README
     band = json.loads((ROOT / "figures" / "baseline_band.json").read_text())["numbers"][
         "all-MiniLM-L6-v2, all 20,000 sentences"
     ]

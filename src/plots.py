@@ -145,7 +145,8 @@ def by_epoch(panels: dict[str, dict[str, Sequence]], title: str) -> Figure:
         axis.margins(y=0.2)
     for axis in axes.flat[len(panels) :]:
         axis.remove()
-    axes.flat[0].legend(frameon=False, fontsize="small")
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, columns), frameon=False, fontsize="small")
     figure.suptitle(title, fontsize="medium")
     return figure
 
@@ -186,17 +187,20 @@ def frontiers(
     orders = [measure for measure in next(iter(next(iter(families.values())).values())) if measure != "width"]
     figure, axes = plt.subplots(1, len(orders), figsize=(10, 4.8), dpi=100, squeeze=False, layout="constrained")
     for axis, order in zip(axes.flat, orders):
+        named: list[set[str]] = []
         for (label, points), colour, marker in zip(families.items(), COLOURS, MARKERS):
             widths = [point["width"][0] for point in points.values()]
             values, lows, highs = np.array([point[order] for point in points.values()]).T
             axis.plot(widths, values, color=colour, marker=marker, label=label)
             axis.fill_between(widths, lows, highs, color=colour, alpha=0.12, lw=0)
-        for name, width, value in zip(points, widths, values):  # of the last family: all have the same
-            axis.annotate(name, (width, value), (0, 6), textcoords="offset points", ha="center", fontsize=7)
+            for name, width, value in zip(points, widths, values) if set(points) not in named else ():  # once is enough
+                axis.annotate(name, (width, value), (0, 6), textcoords="offset points", ha="center", fontsize=7)
+            named.append(set(points))
         if order in control:
             axis.axhline(control[order], color="grey", ls="--", lw=1, label="word overlap, best of three")
         axis.set(xlabel="width of all pairs (p95 − p5)", ylabel=f"{order.replace('_', ' ')} (Spearman)")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     figure.suptitle(title, fontsize="medium")
     return figure
 
@@ -275,9 +279,10 @@ def differences(cards: Sequence[Scorecard], title: str, measures: Sequence[str] 
         axis.set_title(f"{measure.replace('_', ' ')} ({cards[0].values[measure]:.3g})", fontsize="medium")
         axis.set_yticks(range(len(cards) - 1), [card.name for card in cards[1:]])
         axis.tick_params(labelsize="small")
+        axis.locator_params(axis="x", nbins=4)
     for axis in axes.flat[len(measures) :]:
         axis.remove()
-    axes.flat[0].invert_yaxis()
+    axes.flat[0].set_ylim(len(cards) - 1.5, -0.5)  # the first on top, and none on the frame
     figure.suptitle(
         f"{title}\ndifference to {cards[0].name} (its value in brackets), 95 % interval; filled: it excludes 0",
         fontsize="medium",

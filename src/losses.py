@@ -1,5 +1,6 @@
 """The training objectives, each a pure function of tensors, and the targets that this repository's own learns."""
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -62,7 +63,9 @@ def take_apart(
     company, and which sentences are neighbours.
     """
     found = names_and_numbers(sentences)
-    swapped = np.mean([encode(swap_names(sentences, found, seed + k)) for k in range(copies)], axis=0)
+    with warnings.catch_warnings():  # of a copy whose new names make it too long; of the sentences, training warns
+        warnings.simplefilter("ignore", UserWarning)
+        swapped = np.mean([encode(swap_names(sentences, found, seed + k)) for k in range(copies)], axis=0)
     topic = np.hstack([Centering().fit_transform(swapped), 0.7 * _word_topics(sentences, found)])
     return _with_neighbours(normalize(topic)), SpectralScaling(-0.25).fit_transform(encode(sentences) - swapped)
 

@@ -113,3 +113,12 @@ def test_topic_and_facts_take_an_embedding_apart():
     assert (topic @ topic.T)[~same_event].max() < -0.5
     same_name = np.tile(np.eye(4), (2, 2)) > 0
     assert (facts @ facts.T)[same_name].min() > (facts @ facts.T)[~same_name].max() + 0.3
+
+
+def test_copies_that_get_too_long_are_not_warned_of(recwarn, tiny):
+    tiny.max_length = 9
+    with pytest.warns(UserWarning, match="longer than max_length"):
+        tiny.tokenize(SENTENCES)
+    recwarn.clear()
+    take_apart(SENTENCES, lambda sentences: (tiny.tokenize(sentences), np.eye(8, dtype=np.float32))[1])
+    assert len(recwarn) <= 1  # of the sentences themselves

@@ -48,9 +48,7 @@ def test_every_notebook_runs_with_the_tiny_profile(executed):
         assert (runs / f"{notebook}.html").stat().st_size > 100_000
     for words in ("Corpus: 600 sentences", "The band:", "Fine-tuning, on 200 held-out sentences", "Peak memory"):
         assert words in result.stdout
-    assert (
-        "fine-tuning, temperature 0.4, epoch 3 of 3" in result.stderr
-    )  # progress reaches the terminal, not the notebook
+    assert "simcse, temperature 0.4, epoch 3 of 3" in result.stderr  # progress reaches the terminal, not the notebook
     for notebook in NOTEBOOKS:
         cells = nbformat.read(runs / f"{notebook}.ipynb", 4).cells
         assert not [o.text for cell in cells for o in cell.get("outputs", ()) if o.get("name") == "stderr"]
@@ -137,7 +135,7 @@ def test_unknown_profiles_and_parameters_are_errors(profile, assignments, messag
 def test_misspelt_parameter_or_notebook_in_a_profile(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("fine_tune:\n  temprature: 0.4\n")
-    with pytest.raises(ValueError, match="fine_tune has no parameter 'temprature', only epochs, temperature"):
+    with pytest.raises(ValueError, match="fine_tune has no parameter 'temprature', only epochs, objective"):
         notebook_parameters(str(file), [], Path("runs"))
     file.write_text("finetune:\n  temperature: 0.4\n")
     with pytest.raises(ValueError, match="no notebook is called 'finetune'"):

@@ -16,13 +16,14 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 
-from experiments.study import CHOSEN, FITTED_ON, MAX_LENGTH, MODEL, TRAINED_ON
+from experiments.study import CHOSEN, FITTED_ON, MAX_LENGTH, MODEL, TRAINED_ON, draw
 from run_notebooks import ROOT
 from src import plots
-from src.corpus import load_pairs, load_sentences, output_folder, write_atomically
+from src.corpus import output_folder, write_atomically
 from src.encoder import load_encoder
 from src.postprocessing import SpectralScaling
 from src.scorecard import Scorecard, general_language_pairs, lookup, score, score_pairs
+from src.sentences import load_grammar
 from src.similarity import paired_cosines, pairwise_distribution
 from src.training import fine_tune
 
@@ -38,15 +39,9 @@ class Test:
     """The same draw of test sentences as in `fine_tune.ipynb` with seed 0; all test pairs; those of unseen sports."""
 
     def __init__(self):
-        corpus = load_sentences(ROOT / "data" / "sport_sentences.csv")
-        split, rng = np.array(corpus["split"]), np.random.default_rng(0)
-        pool = np.unique(np.array(corpus["sentence"])[split == "train"])
-        self.training = rng.permutation(pool)[:TRAINED_ON].tolist()
-        self.corpus = corpus.select(rng.permutation(np.flatnonzero(split == "test"))[:LOOKED_AT])
-        pairs = load_pairs(ROOT / "data" / "graded_pairs.csv").to_pandas()
-        self.pairs = pairs[pairs["split"] == "test"].reset_index(drop=True)
+        self.training, self.corpus, self.pairs = draw("test", TRAINED_ON, LOOKED_AT)
         self.general, self.general_name = general_language_pairs()
-        trained = {sport for sport, part in zip(corpus["sport"], split) if part == "train"}
+        trained = {event.sport for event in load_grammar() if "train" in event.wordings}
         self.unseen = np.flatnonzero([sport not in trained for sport in self.corpus["sport"]])
         self.pairs_of_unseen = self.pairs[~self.pairs["template1"].str.split("/").str[0].isin(trained)]
         self.sentences = self.corpus["sentence"][:] + self.training[:FITTED_ON]
@@ -92,15 +87,18 @@ def sharpened(test: Test, base: np.ndarray, width: float) -> tuple[float, np.nda
 
 def combine(test: Test, base: np.ndarray, seeds: list[np.ndarray], model: str, name: str) -> None:
     by_seed = [test.cards("seed", embeddings) for embeddings in seeds]
-    tuned = {part: mean_card([cards[part] for cards in by_seed], f"{CHOSEN.objective}, {len(seeds)} seeds")
-             for part in by_seed[0]}  # fmt: skip
+    name_of_mean = f"{CHOSEN.objective}, {len(seeds)} seeds"
+    tuned = {part: mean_card([cards[part] for cards in by_seed], name_of_mean) for part in by_seed[0]}
     power, at_equal_width = sharpened(test, base, tuned["test"].values["width"])
     controls = {
         "base": test.cards("base", base),
         "at equal width": test.cards(f"base, p = {power:.2f}", at_equal_width),
     }
-    numbers = {part: {m: _row(m, [cards[part] for cards in by_seed], card, {c: of[part] for c, of in controls.items()})
-                      for m in card.values} for part, card in tuned.items()}  # fmt: skip
+    numbers = {}
+    for part, card in tuned.items():
+        of_seeds = [cards[part] for cards in by_seed]
+        of_controls = {control: cards[part] for control, cards in controls.items()}
+        numbers[part] = {measure: _row(measure, of_seeds, card, of_controls) for measure in card.values}
     shown = [controls["base"]["test"], controls["at equal width"]["test"], tuned["test"]]
     about = f"{model}, test split, {len(test.corpus):,} sentences, {len(test.pairs):,} graded pairs, {len(seeds)} seeds"
     settings = asdict(CHOSEN) | {"model": model, "train_sentences": TRAINED_ON, "power at equal width": power}

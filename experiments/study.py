@@ -16,6 +16,8 @@ from dataclasses import asdict, replace
 from itertools import product
 
 import numpy as np
+import pandas as pd
+from datasets import Dataset
 
 from run_notebooks import ROOT
 from src.corpus import library_versions, load_pairs, load_sentences
@@ -49,16 +51,22 @@ ON_TOP = {"as it is": None, "centring": Centering()} | {
 }
 
 
+def draw(split: str, train_sentences: int, looked_at: int) -> tuple[list[str], Dataset, pd.DataFrame]:
+    """Training sentences, sentences of the split to look at, and its graded pairs: drawn as in `fine_tune.ipynb`."""
+    corpus = load_sentences(ROOT / "data" / "sport_sentences.csv")
+    splits, rng = np.array(corpus["split"]), np.random.default_rng(0)
+    training = rng.permutation(np.unique(np.array(corpus["sentence"])[splits == "train"]))[:train_sentences].tolist()
+    corpus = corpus.select(rng.permutation(np.flatnonzero(splits == split))[:looked_at])
+    pairs = load_pairs(ROOT / "data" / "graded_pairs.csv").to_pandas()
+    return training, corpus, pairs[pairs["split"] == split].reset_index(drop=True)
+
+
 class Truth:
     """What every model of the study is measured on, and how the base model sees it."""
 
     def __init__(self):
-        corpus = load_sentences(ROOT / "data" / "sport_sentences.csv")
-        split, rng = np.array(corpus["split"]), np.random.default_rng(0)
-        self.training = rng.permutation(np.unique(np.array(corpus["sentence"])[split == "train"]))[:TRAINED_ON].tolist()
-        self.corpus = corpus.select(rng.permutation(np.flatnonzero(split == "validation"))[:LOOKED_AT])
-        pairs = load_pairs(ROOT / "data" / "graded_pairs.csv").to_pandas()
-        self.pairs = pairs[(pairs["split"] == "validation") & (pairs["kind"] != "adversarial")].reset_index(drop=True)
+        self.training, self.corpus, pairs = draw("validation", TRAINED_ON, LOOKED_AT)
+        self.pairs = pairs[pairs["kind"] != "adversarial"].reset_index(drop=True)
         control = graded_pairs("test", 40, 0, ROOT / "data" / "control").to_pandas()
         self.control = control[control["kind"] == "balanced"].reset_index(drop=True)
         self.sentences = [
@@ -90,8 +98,9 @@ def run(truth: Truth, settings: TrainingSettings) -> dict:
     sentences = triplets("train", TRAINED_ON) if labelled else truth.training
     if settings.objective == "topic_and_facts" and truth.parts is None:  # the same for every run
         truth.parts = take_apart(truth.training, encoder.encode)
-    look = lambda epoch: epochs.update({epoch: truth.measure(encoder)})  # noqa: E731
-    losses = fine_tune(encoder, sentences, settings, look, truth.parts)
+    losses = fine_tune(
+        encoder, sentences, settings, lambda epoch: epochs.update({epoch: truth.measure(encoder)}), truth.parts
+    )
     steps = len(losses) // settings.epochs
     return {
         "settings": asdict(settings),

@@ -14,7 +14,7 @@ from datasets import Dataset, disable_progress_bars, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 disable_progress_bars()  # of datasets' own steps, which take a second here
-WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*(?:\.\d+)?")  # a hyphen joins, and a point before digits
+_WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*(?:\.\d+)?")  # a hyphen joins, and a point before digits
 _FIRST = re.compile(r'(?:^|[.!?:"“])\s*$')  # what stands before a word that has its capital from its place
 READERS = {".csv": "csv", ".tsv": "csv", ".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
 
@@ -91,7 +91,7 @@ def names_and_numbers(sentences: Sequence[str]) -> list[list[str]]:
     A name is a word written with a capital inside a sentence and nowhere without; a number is written in digits. So
     number words are none, and a language that gives every noun a capital has too many.
     """
-    words = [list(WORD.finditer(sentence)) for sentence in sentences]
+    words = [list(_WORD.finditer(sentence)) for sentence in sentences]
     lower = {word[0].lower() for found in words for word in found if not word[0][0].isupper()}
     names = {
         word[0]
@@ -102,6 +102,11 @@ def names_and_numbers(sentences: Sequence[str]) -> list[list[str]]:
     return [[word[0] for word in found if word[0] in names or word[0][0].isdigit()] for found in words]
 
 
+def replace_words(sentence: str, new: dict[str, str]) -> str:
+    """The sentence with each word that is in `new` replaced by what stands there."""
+    return _WORD.sub(lambda word: new.get(word[0], word[0]), sentence)
+
+
 def swap_names(sentences: Sequence[str], found: list[list[str]], seed: int) -> list[str]:
     """A copy of each sentence whose names and numbers (`found`, as by `names_and_numbers`) are replaced, in order, by
     those of one drawn at random, a repeated one by the same: what happens stays, to whom and how often does not."""
@@ -110,7 +115,7 @@ def swap_names(sentences: Sequence[str], found: list[list[str]], seed: int) -> l
     for sentence, ours, theirs in zip(sentences, found, donors):
         numbers, names = (cycle([w for w in theirs if w[0].isdigit() == digits]) for digits in (True, False))
         new = {word: next(numbers if word[0].isdigit() else names, word) for word in dict.fromkeys(ours)}
-        copies.append(WORD.sub(lambda word, new=new: new.get(word[0], word[0]), sentence))
+        copies.append(replace_words(sentence, new))
     return copies
 
 

@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 from torch import Tensor
 
-from src.corpus import WORD, names_and_numbers, swap_names
+from src.corpus import names_and_numbers, replace_words, swap_names
 from src.postprocessing import Centering, SpectralScaling
 
 
@@ -82,10 +82,7 @@ def _word_topics(
     sentences: Sequence[str], found: list[list[str]], dimensions: int = 50
 ) -> Float[np.ndarray, "n topics"]:
     """Latent semantic analysis of the words that are no names or numbers (Deerwester et al. 1990), as unit rows."""
-    plain = [
-        WORD.sub(lambda word, ours=set(ours): "" if word[0] in ours else word[0], s)
-        for s, ours in zip(sentences, found)
-    ]
+    plain = [replace_words(sentence, dict.fromkeys(ours, "")) for sentence, ours in zip(sentences, found)]
     weights = TfidfVectorizer(min_df=2, sublinear_tf=True, stop_words="english").fit_transform(plain)
     return normalize(TruncatedSVD(min(dimensions, *weights.shape), random_state=0).fit_transform(weights))
 

@@ -17,6 +17,7 @@ from src.corpus import check_sentences
 from src.encoder import Encoder
 from src.losses import info_nce, relation_loss, take_apart, topic_and_facts
 from src.quality import effective_rank
+from src.similarity import pairwise_distribution
 
 OBJECTIVES = ("simcse", "supervised_simcse", "topic_and_facts")
 PROBE, LOOKS = 128, 4  # sentences by which a collapse is seen, and how often an epoch
@@ -141,7 +142,8 @@ class Objective(nn.Module):
     ):
         super().__init__()
         width = encoder.model.config.hidden_size
-        self.transformer, self.embed, self.settings, self.targets = encoder.model, encoder.embed, settings, targets
+        self.transformer, self.embed, self.settings = encoder.model, encoder.embed, settings
+        self.register_buffer("targets", targets, persistent=False)
         self.head = nn.Sequential(nn.Linear(width, width), nn.Tanh()) if settings.mlp_head else nn.Identity()
         self.head.to(encoder.model.device)
 
@@ -156,8 +158,7 @@ class Objective(nn.Module):
         # not under bf16 autocast, where a cosine has two digits: too few for 1/0.05
         with torch.autocast(embeddings.device.type, enabled=False):
             if self.targets is not None:
-                targets = self.targets[rows.cpu()].to(embeddings.device)
-                return {"loss": relation_loss(embeddings.float(), targets, self.settings.stretch)}
+                return {"loss": relation_loss(embeddings.float(), self.targets[rows], self.settings.stretch)}
             anchors, positives, *hard_negatives = embeddings.float().split(len(rows))
             return {"loss": info_nce(anchors, positives, self.settings.temperature, *hard_negatives)}
 
@@ -177,15 +178,15 @@ class _Progress(TrainerCallback):
         self.losses: list[float] = []
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.every = max(1, state.max_steps // self.settings.epochs // LOOKS)
+        self.steps = state.max_steps // self.settings.epochs  # of an epoch
+        self.every = max(1, self.steps // LOOKS)
         self.mean, self.rank = self._look()
         self._keep(0)
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         of_objective = f", temperature {self.settings.temperature}" * ("simcse" in self.settings.objective)
         label = f"{self.settings.objective}{of_objective}, epoch {round(state.epoch) + 1} of {self.settings.epochs}"
-        total = math.ceil(state.max_steps / self.settings.epochs)
-        self.bar = tqdm(total=total, desc=label, unit=" steps", leave=False)
+        self.bar = tqdm(total=self.steps, desc=label, unit=" steps", leave=False)
 
     def on_log(self, args, state, control, logs, **kwargs):
         if "loss" not in logs:
@@ -195,12 +196,11 @@ class _Progress(TrainerCallback):
         self.losses.append(logs["loss"])
         self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
         self.bar.update()
-        if state.global_step % self.every == 0:
+        if state.global_step % self.every == 0 or state.global_step % self.steps == 0:  # before `after_epoch`
             self._guard(state.global_step)
 
     def on_epoch_end(self, args, state, control, model, **kwargs):
         self.bar.close()  # before the caller opens one: notebooks cannot draw one bar below another
-        self._guard(state.global_step)
         model.eval()
         with torch.random.fork_rng():  # whatever the caller does, training goes on as if nobody had looked
             self.after_epoch(round(state.epoch))
@@ -211,8 +211,7 @@ class _Progress(TrainerCallback):
         embeddings = self.encoder.encode(self.probe, progress=False)
         if not np.isfinite(embeddings).all():
             return math.nan, math.nan
-        n = len(embeddings)
-        return float((np.square(embeddings.sum(0)).sum() - n) / (n * (n - 1))), effective_rank(embeddings)
+        return pairwise_distribution(embeddings).mean, effective_rank(embeddings)
 
     def _guard(self, step: int) -> None:
         mean, rank = self._look()

@@ -209,9 +209,10 @@ class _Progress(TrainerCallback):
     def _look(self) -> tuple[float, float]:
         """Mean cosine and effective rank of the probe; dropout is off, so nothing random is drawn."""
         embeddings = self.encoder.encode(self.probe, progress=False)
-        if not np.isfinite(embeddings).all():
+        try:
+            return pairwise_distribution(embeddings).mean, effective_rank(embeddings)
+        except ValueError:  # NaN, a row of zeros, or all rows equal
             return math.nan, math.nan
-        return pairwise_distribution(embeddings).mean, effective_rank(embeddings)
 
     def _guard(self, step: int) -> None:
         mean, rank = self._look()

@@ -171,7 +171,12 @@ def test_supervised_simcse_learns_from_pairs_and_triplets(tiny_folder, some_sent
 
 
 @pytest.mark.parametrize(
-    ("measure", "reason"), [("mean", "the mean cosine is 1.00"), ("rank", r"the effective rank is \d")]
+    ("measure", "reason"),
+    [
+        ("mean", "the mean cosine is 1.00"),
+        ("rank", r"the effective rank is \d"),
+        ("equal", "the mean cosine is nan"),
+    ],
 )
 def test_a_collapse_stops_the_run_and_gives_back_the_model(tiny_folder, some_sentences, measure, reason, monkeypatch):
     """The weights are pushed into a real collapse at step 5; the guard looks at steps 2, 4, 6 of 9."""
@@ -189,6 +194,9 @@ def test_a_collapse_stops_the_run_and_gives_back_the_model(tiny_folder, some_sen
                 if measure == "mean":  # one direction for all
                     last.weight.mul_(1e-4)
                     last.bias.fill_(1.0)
+                elif measure == "equal":  # and no step moves them apart
+                    last.weight.mul_(0).requires_grad_(False)
+                    last.bias.fill_(1.0).requires_grad_(False)
                 else:  # two opposite ones
                     last.weight.mul_(0)
                     last.weight[0] = 1

@@ -20,7 +20,7 @@ import pandas as pd
 from datasets import Dataset
 
 from run_notebooks import ROOT
-from src.corpus import library_versions, load_pairs, load_sentences
+from src.corpus import draw_training, library_versions, load_pairs, load_sentences
 from src.encoder import Encoder, load_encoder
 from src.losses import take_apart
 from src.postprocessing import Centering, SpectralScaling
@@ -55,7 +55,7 @@ def draw(split: str, train_sentences: int, looked_at: int) -> tuple[list[str], D
     """Training sentences, sentences of the split to look at, and its graded pairs: drawn as in `fine_tune.ipynb`."""
     corpus = load_sentences(ROOT / "data" / "sport_sentences.csv")
     splits, rng = np.array(corpus["split"]), np.random.default_rng(0)
-    training = rng.permutation(np.unique(np.array(corpus["sentence"])[splits == "train"]))[:train_sentences].tolist()
+    training = draw_training(corpus, train_sentences, rng)
     corpus = corpus.select(rng.permutation(np.flatnonzero(splits == split))[:looked_at])
     pairs = load_pairs(ROOT / "data" / "graded_pairs.csv").to_pandas()
     return training, corpus, pairs[pairs["split"] == split].reset_index(drop=True)

@@ -1,5 +1,7 @@
 """A user's own sentences: read them, check them, split them, and write results without leaving half a file behind."""
 
+import hashlib
+import json
 import os
 import random
 import re
@@ -85,6 +87,12 @@ def split_sentences(dataset: Dataset, seed: int = 0) -> Dataset:
     return dataset.add_column("split", np.select([ranks < 0.7, ranks < 0.8], ["train", "validation"], "test").tolist())
 
 
+def draw_training(corpus: Dataset, count: int, rng: np.random.Generator) -> list[str]:
+    """At most `count` sentences of the train split in random order, none twice."""
+    sentences = np.array(corpus["sentence"])[np.array(corpus["split"]) == "train"]
+    return rng.permutation(np.unique(sentences))[:count].tolist()
+
+
 def names_and_numbers(sentences: Sequence[str]) -> list[list[str]]:
     """The names and numbers in each sentence, in order, found from the raw text alone.
 
@@ -129,6 +137,12 @@ def output_folder(path: Path | str) -> Path:
     except OSError as error:
         raise PermissionError(f"the output folder {path} cannot be written to: {error.strerror}") from None
     return path
+
+
+def fingerprint(*parts: object) -> str:
+    """A short name for what a result depends on: parts that JSON can write, this package's code, the libraries."""
+    code = [file.read_text() for file in sorted(Path(__file__).parent.glob("*.py"))]
+    return hashlib.sha256(json.dumps([*parts, code, library_versions()]).encode()).hexdigest()[:16]
 
 
 def library_versions() -> dict[str, str]:

@@ -10,12 +10,13 @@ import tempfile
 import threading
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -25,7 +26,7 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from src.corpus import check_sentences
+from src.corpus import check_sentences, fingerprint, output_folder, write_atomically
 from src.pooling import POOLINGS, pool
 
 PROBE_SECONDS = 8  # for the hub to answer; its own retries take 23 s where refused, minutes where nothing answers
@@ -81,6 +82,7 @@ class Encoder:
     max_length: int
     sha256: str  # of the weights file it was loaded from
     prompt: str = ""
+    cache: Path | None = None  # a folder of embeddings and trained weights, by all that they depend on
 
     def embed(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch dim"]:
         """Pooled embeddings of tokenized sentences, not normalised, in the model's present mode (train or eval)."""
@@ -102,42 +104,87 @@ class Encoder:
             )
         return [dict(zip(tokens, values)) for values in zip(*tokens.values())]
 
+    def batches(
+        self, tokens: Sequence[Mapping[str, list[int]]], batch_size: int
+    ) -> Iterator[tuple[list[int], Mapping[str, Tensor]]]:
+        """Tokenized sentences in padded batches, each after the numbers of the rows that it holds.
+
+        Sentences of similar length share a batch, so that little is spent on padding.
+        """
+        order = sorted(range(len(tokens)), key=lambda row: -len(tokens[row]["input_ids"]))
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            yield rows, self.tokenizer.pad([tokens[row] for row in rows], return_tensors="pt")
+
     def encode(
         self, sentences: Sequence, batch_size: int = 64, progress: bool = True
     ) -> Float[np.ndarray, "sentences dim"]:
         """Unit-length embeddings in float32, in the order of the sentences, dropout off.
 
-        Sentences of similar length share a batch, so that little is spent on padding. Raises `ValueError` for an empty
-        corpus or a row that is no text.
+        With a `cache`, the same tokens and weights are encoded once. Under `torchrun` every process encodes its share
+        and returns all: each must call it. Raises `ValueError` for an empty corpus or a row that is no text.
         """
         check_sentences(sentences)
         tokens = self.tokenize(sentences)
-        order = np.argsort([-len(row["input_ids"]) for row in tokens], kind="stable")
-        embeddings = np.empty((len(tokens), self.model.config.hidden_size), np.float32)
-        was_training = self.model.training
+        if self.cache is None:
+            return self._encode(tokens, batch_size, progress)
+        ids = [row["input_ids"] for row in tokens]
+        key = fingerprint(self.weights(), self.pooling, self.model.device.type, ids)
+        file = output_folder(self.cache) / f"{self.name}-{len(tokens)}-sentences-{key}.npz"
+        with contextlib.suppress(OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):  # absent or damaged
+            with np.load(file) as saved:
+                return saved["embeddings"]  # the archive's checksum is verified
+        embeddings = self._encode(tokens, batch_size, progress)
+        write_atomically(file, lambda path: np.savez(path, embeddings=embeddings))
+        return embeddings
+
+    def _encode(self, tokens: list, batch_size: int, progress: bool) -> Float[np.ndarray, "sentences dim"]:
+        rank, world = processes()
+        mine = tokens[rank::world]
+        shares = [np.empty((len(mine), self.model.config.hidden_size), np.float32)] * world
+        label, was_training = f"encoding, {self.name}", self.model.training
         self.model.eval()
         with (
             torch.inference_mode(),
-            tqdm(
-                total=len(tokens), desc=f"encoding, {self.name}", unit=" sentences", disable=not progress, leave=False
-            ) as bar,
+            tqdm(total=len(mine), desc=label, unit=" sentences", disable=not progress or rank > 0, leave=False) as bar,
         ):
-            for start in range(0, len(order), batch_size):
-                rows = order[start : start + batch_size]
-                batch = self.tokenizer.pad([tokens[row] for row in rows], return_tensors="pt")
-                embeddings[rows] = F.normalize(self.embed(batch).float(), dim=-1).cpu().numpy()
+            for rows, batch in self.batches(mine, batch_size):
+                shares[rank][rows] = F.normalize(self.embed(batch).float(), dim=-1).cpu().numpy()
                 bar.update(len(rows))
         self.model.train(was_training)
+        if world == 1:
+            return shares[0]
+        dist.all_gather_object(shares, shares[rank])
+        embeddings = np.empty((len(tokens), self.model.config.hidden_size), np.float32)
+        for other, share in enumerate(shares):
+            embeddings[other::world] = share
         return embeddings
+
+    def weights(self) -> str:
+        """A checksum of the weights as they are now."""
+        digest = hashlib.sha256()
+        for name, value in self.model.state_dict().items():
+            digest.update(name.encode() + value.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def processes() -> tuple[int, int]:
+    """This process's number and how many there are; 0 and 1 unless a launcher started several."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def load_encoder(
-    model: str, pooling: str | None = None, max_length: int | None = None, models_folder: Path | str = "models"
+    model: str,
+    pooling: str | None = None,
+    max_length: int | None = None,
+    models_folder: Path | str = "models",
+    cache: Path | str | None = None,
 ) -> Encoder:
     """Load a preset, a local folder, or a hub repository ("owner/name") as an `Encoder`, in fp32.
 
     A preset is taken from its pip package, else from `models_folder`/name, else from the hub. `pooling` and
-    `max_length` default to what the preset or the folder's sentence-transformers files say.
+    `max_length` default to what the preset or the folder's sentence-transformers files say. In `cache`, when given,
+    `encode` and `fine_tune` keep what they made, and find it again.
 
     Raises `FileNotFoundError` for an unknown name or a folder without weights, `ValueError` for altered weights or an
     unknown pooling, `ConnectionError` within 15 seconds when the hub does not answer.
@@ -175,7 +222,8 @@ def load_encoder(
         raise ValueError(f"max_length is {max_length}: {model} takes 3 to {longest} tokens")
     transformer.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     name = preset.name if preset else folder.name
-    return Encoder(name, transformer, tokenizer, pooling, max_length, checksum, preset.prompt if preset else "")
+    prompt, cache = preset.prompt if preset else "", Path(cache) if cache else None
+    return Encoder(name, transformer, tokenizer, pooling, max_length, checksum, prompt, cache)
 
 
 def _preset_folder(preset: Preset, models_folder: Path) -> Path:

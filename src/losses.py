@@ -46,7 +46,7 @@ def relation_loss(
     differences = rows @ rows.T - stretch * (targets @ targets.T)
     others = ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
     differences = differences[others].view(len(rows), len(rows) - 1)
-    return (differences - differences.mean(1, keepdim=True)).square().mean()
+    return (differences - differences.mean(1, keepdim=True)).square().sum() / max(1, differences.numel())
 
 
 def take_apart(

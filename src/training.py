@@ -1,26 +1,55 @@
-"""Fine-tuning on the transformers Trainer, by any of three objectives, with a look at the model after every epoch."""
+"""Fine-tuning on the transformers Trainer, by any of three objectives, with a look at the model after every epoch.
 
+python -m src.training PROFILE.yaml trains and saves as fine_tune.ipynb does, without the looking; so does
+torchrun --nproc-per-node N -m src.training PROFILE.yaml on N processes, as if they were one.
+"""
+
+import argparse
+import ast
+import contextlib
+import hashlib
+import json
 import math
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
+import yaml
+from accelerate import PartialState
+from filelock import FileLock, Timeout
 from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from src.corpus import check_sentences
-from src.encoder import Encoder
+from src.corpus import (
+    check_sentences,
+    draw_training,
+    fingerprint,
+    load_sentences,
+    output_folder,
+    split_sentences,
+    write_atomically,
+)
+from src.encoder import Encoder, load_encoder, processes
 from src.losses import info_nce, relation_loss, take_apart, topic_and_facts
 from src.quality import effective_rank
 from src.similarity import pairwise_distribution
 
 OBJECTIVES = ("simcse", "supervised_simcse", "topic_and_facts")
-PROBE, LOOKS = 128, 4  # sentences by which a collapse is seen, and how often an epoch
+PROBE, LOOKS = 128, 4  # sentences by which a collapse is seen, and how often an epoch (then it is saved, too)
+SEAL = "checksums.json"  # written last: a folder without it is half a folder
+CHUNK = 32  # sentences of similar length in a forward pass: a batch padded as one takes half as long again
 
 
 @dataclass(frozen=True)
@@ -30,7 +59,8 @@ class TrainingSettings:
     epochs: int = 1  # Gao et al. 2021 train for one
     temperature: float = 0.05  # theirs
     learning_rate: float = 3e-5  # theirs for BERT-base with batches of 64
-    batch_size: int = 64  # sentences; each has batch_size - 1 negatives
+    batch_size: int = 64  # sentences, over all processes; each has batch_size - 1 negatives
+    gradient_caching: bool = False  # large batches in little memory (Gao et al. 2021, arXiv 2101.06983); slower
     mlp_head: bool = False  # a dense layer with tanh on top, trained and then dropped (their table 11)
     seed: int = 0
     precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 autocast where the hardware has it
@@ -87,8 +117,12 @@ def fine_tune(
     The learning rate warms up over a tenth of an epoch and then stays, so that after epoch 1 a run of three epochs is
     where a run of one would be. `after_epoch(1)`, … is called with the model in eval mode.
 
-    Raises `ValueError` for sentences that repeat or are fewer than a batch, or for a model without dropout where its
-    views would be equal; `Collapse` when the loss is not finite, all cosines get high, or few directions are left.
+    With `encoder.cache`, a run that was killed goes on from where it was last saved, and one that was finished is not
+    done again; either calls `after_epoch` for all epochs and ends with the same weights.
+
+    Raises `ValueError` for sentences that repeat or are fewer than a batch, for a model without dropout where its
+    views would be equal, or for a damaged checkpoint; `RuntimeError` when another process is at the same run;
+    `Collapse` when the loss is not finite, all cosines get high, or few directions are left.
     """
     columns = _columns(sentences, settings)
     targets = None
@@ -99,94 +133,167 @@ def fine_tune(
     if settings.objective == "simcse":
         _refuse_equal_views(encoder, tokens[0][:2])
         tokens *= 2  # two views
+    with _folder(encoder, settings, tokens, targets) as folder:
+        return _train(encoder, columns[0], tokens, targets, settings, after_epoch, folder)
 
-    def collate(rows: list[int]) -> dict[str, Tensor]:
-        views = [view[row] for view in tokens for row in rows]
-        return {**encoder.tokenizer.pad(views, return_tensors="pt"), "rows": torch.tensor(rows)}
 
+def _train(encoder, probe, tokens, targets, settings, after_epoch, folder: Path) -> list[float]:
+    steps = math.ceil(len(tokens[0]) / settings.batch_size)
+    progress = _Progress(encoder, probe[:PROBE], settings, after_epoch, folder, steps)
+    if progress.replay():  # all of it was done before
+        return progress.losses
     set_seed(settings.seed)
-    progress = _Progress(encoder, columns[0], settings, after_epoch)
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            folder, num_train_epochs=settings.epochs, per_device_train_batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate, lr_scheduler_type="constant_with_warmup",
-            warmup_steps=math.ceil(0.1 * len(sentences) / settings.batch_size), seed=settings.seed, bf16=settings.bf16,
-            use_cpu=not torch.cuda.is_available(), logging_steps=1, logging_nan_inf_filter=False, save_strategy="no",
-            report_to="none", disable_tqdm=True, remove_unused_columns=False,
-            dataloader_pin_memory=torch.cuda.is_available(),
-        )  # fmt: skip
-        trainer = Trainer(
-            Objective(encoder, settings, targets),
-            arguments,
-            data_collator=collate,
-            train_dataset=range(len(sentences)),
-            callbacks=[progress],
-        )
-        trainer.remove_callback(PrinterCallback)
-        try:
-            trainer.train()
-        finally:
-            encoder.model.eval()
+    rank, world = processes()
+    arguments = TrainingArguments(
+        str(folder), num_train_epochs=settings.epochs, per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate, lr_scheduler_type="constant_with_warmup",
+        warmup_steps=math.ceil(0.1 * len(tokens[0]) / settings.batch_size), seed=settings.seed, data_seed=settings.seed,
+        bf16=settings.bf16, use_cpu=not torch.cuda.is_available(), logging_steps=1, logging_nan_inf_filter=False,
+        save_strategy="steps" if encoder.cache else "no", save_steps=progress.every,
+        report_to="none", disable_tqdm=True, remove_unused_columns=False, accelerator_config={"even_batches": False},
+        ddp_find_unused_parameters=True, dataloader_pin_memory=torch.cuda.is_available(),
+    )  # fmt: skip
+    trainer = _WholeBatches(
+        Objective(encoder, settings, tokens, targets),
+        arguments,
+        data_collator=lambda rows: {"rows": torch.tensor(rows)},
+        train_dataset=range(len(tokens[0])),
+        callbacks=[progress],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if world > 1:
+        torch.manual_seed(settings.seed + rank)  # each process draws its own dropout masks
+    try:
+        trainer.train(resume_from_checkpoint=progress.checkpoint)
+    finally:
+        encoder.model.eval()
+    if rank == 0:
+        for left in folder.glob("checkpoint-*"):
+            shutil.rmtree(left)
     return progress.losses
 
 
+class _WholeBatches(Trainer):
+    """Hands every process the whole batch, of which `Objective` encodes a share: the batches, a short last one too, are
+    then the same on any number of processes, and no sentence is repeated to make shares even."""
+
+    def get_train_dataloader(self):
+        loader = super().get_train_dataloader()
+        if self.args.world_size > 1:
+            loader.batch_sampler.num_processes, loader.batch_sampler.process_index = 1, 0
+        return loader
+
+
 class Objective(nn.Module):
-    """The training objective as the module that the Trainer wants: tokens in, loss out.
+    """The training objective as the module that the Trainer wants: numbers of a batch's rows in, loss out.
 
-    A batch holds every view of its sentences, one view after the other, and all go through in one forward pass: for
-    `simcse` the same sentences twice, differing by their dropout masks alone. `rows` says which sentences they are.
+    All views of the sentences go through in one forward pass: for `simcse` the same sentences twice, differing by their
+    dropout masks alone. Several processes encode a share of the batch each, and all have the loss of the whole.
     """
-
-    def __init__(
-        self, encoder: Encoder, settings: TrainingSettings, targets: Float[Tensor, "n target_dim"] | None = None
-    ):
-        super().__init__()
-        width = encoder.model.config.hidden_size
-        self.transformer, self.embed, self.settings = encoder.model, encoder.embed, settings
-        self.register_buffer("targets", targets, persistent=False)
-        self.head = nn.Sequential(nn.Linear(width, width), nn.Tanh()) if settings.mlp_head else nn.Identity()
-        self.head.to(encoder.model.device)
-
-    def forward(
-        self,
-        rows: Int[Tensor, " batch"],
-        input_ids: Int[Tensor, "views tokens"],
-        attention_mask: Int[Tensor, "views tokens"],
-        **inputs: Tensor,
-    ) -> dict[str, Float[Tensor, ""]]:
-        embeddings = self.head(self.embed({"input_ids": input_ids, "attention_mask": attention_mask, **inputs}))
-        # not under bf16 autocast, where a cosine has two digits: too few for 1/0.05
-        with torch.autocast(embeddings.device.type, enabled=False):
-            if self.targets is not None:
-                return {"loss": relation_loss(embeddings.float(), self.targets[rows], self.settings.stretch)}
-            anchors, positives, *hard_negatives = embeddings.float().split(len(rows))
-            return {"loss": info_nce(anchors, positives, self.settings.temperature, *hard_negatives)}
-
-
-class _Progress(TrainerCallback):
-    """A plain-text progress bar with the loss, the guard against a collapse, and the call after every epoch."""
 
     def __init__(
         self,
         encoder: Encoder,
-        sentences: Sequence[str],
+        settings: TrainingSettings,
+        tokens: Sequence[Sequence[Mapping[str, list[int]]]],
+        targets: Float[Tensor, "n target_dim"] | None = None,
+    ):
+        """`tokens`: the tokenized sentences of each view."""
+        super().__init__()
+        width = encoder.model.config.hidden_size
+        self.transformer, self.encoder, self.settings, self.tokens = encoder.model, encoder, settings, tokens
+        self.register_buffer("targets", targets, persistent=False)
+        self.head = nn.Sequential(nn.Linear(width, width), nn.Tanh()) if settings.mlp_head else nn.Identity()
+        self.head.to(encoder.model.device)
+
+    def forward(self, rows: Int[Tensor, " batch"]) -> dict[str, Float[Tensor, ""]]:
+        rank, world = processes()
+        shares = rows.tensor_split(world)
+        mine = shares[rank].tolist() or rows[:1].tolist()  # a last batch may have fewer sentences than processes
+        views = [view[row] for view in self.tokens for row in mine]
+        embeddings = self.head(_embed(self.encoder, views, self.settings.gradient_caching))
+        # not under bf16 autocast, where a cosine has two digits: too few for 1/0.05
+        with torch.autocast(embeddings.device.type, enabled=False):
+            views = embeddings.float().view(len(self.tokens), len(mine), -1).transpose(0, 1)
+            anchors, *others = _gather(views, [len(share) for share in shares]).unbind(1)
+            if self.targets is not None:
+                return {"loss": relation_loss(anchors, self.targets[rows], self.settings.stretch)}
+            return {"loss": info_nce(anchors, others[0], self.settings.temperature, *others[1:])}
+
+
+def _embed(encoder: Encoder, tokens: Sequence, gradient_caching: bool = False) -> Float[Tensor, "sentences dim"]:
+    """Embeddings in the order of the tokenized sentences. With `gradient_caching` no chunk's activations are kept: each
+    is run again, under the same dropout masks, when its gradient is known."""
+    embed = partial(checkpoint, encoder.embed, use_reentrant=False) if gradient_caching else encoder.embed
+    rows, embeddings = zip(*((rows, embed(batch)) for rows, batch in encoder.batches(tokens, CHUNK)))
+    return torch.cat(embeddings)[torch.tensor(list(chain.from_iterable(rows))).argsort()]
+
+
+def _gather(mine: Float[Tensor, "share views dim"], sizes: list[int]) -> Float[Tensor, "batch views dim"]:
+    """The rows of all processes, whose shares have these `sizes`. A gradient goes to this process's own, times the
+    number of processes, for afterwards the gradients of all are averaged and their sum is wanted."""
+    rank, world = processes()
+    if world == 1:
+        return mine
+    even = F.pad(mine[: sizes[rank]].detach(), (0, 0, 0, 0, 0, max(sizes) - sizes[rank])).contiguous()
+    gathered = [torch.empty_like(even) for _ in sizes]
+    dist.all_gather(gathered, even)
+    parts = [rows[:size] for rows, size in zip(gathered, sizes)]
+    parts[rank] = mine[: sizes[rank]]
+    if mine.requires_grad:
+        mine.register_hook(lambda gradient: gradient * world)
+    return torch.cat(parts)
+
+
+class _Progress(TrainerCallback):
+    """A plain-text progress bar with the loss, the guard against a collapse, what is saved, and the call after every
+    epoch."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        probe: Sequence[str],
         settings: TrainingSettings,
         after_epoch: Callable[[int], object],
+        folder: Path,
+        steps: int,  # of an epoch
     ):
-        self.encoder, self.settings, self.after_epoch = encoder, settings, after_epoch
-        self.probe = sentences[:PROBE]
+        self.encoder, self.probe, self.settings, self.after_epoch = encoder, probe, settings, after_epoch
+        self.folder, self.steps, self.every = folder, steps, max(1, steps // LOOKS)
         self.losses: list[float] = []
+        self.mean, self.rank = self._look()
+
+    def replay(self) -> bool:
+        """Find what an earlier run has left, and go through the epochs that it finished; whether these were all.
+
+        Raises `ValueError` when a file there is not as it was written.
+        """
+        ends = [self.folder / f"epoch-{epoch}" for epoch in range(1, self.settings.epochs + 1)]
+        checkpoints = {
+            int(path.parent.name.split("-")[1]): path.parent for path in self.folder.glob(f"checkpoint-*/{SEAL}")
+        }
+        step, finished = max(checkpoints, default=0), (ends[-1] / SEAL).is_file()
+        self.checkpoint = None if finished or not step else str(checkpoints[step])
+        done = ends if finished else ends[: step // self.steps]
+        for epoch, end in enumerate(done, 1):
+            _check_seal(end)
+            self.encoder.model.load_state_dict(load_file(end / "model.safetensors"))
+            self.losses = json.loads((end / "losses.json").read_text())
+            self.after_epoch(epoch)
+        if self.checkpoint:
+            _check_seal(checkpoints[step])
+        return finished
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.steps = state.max_steps // self.settings.epochs  # of an epoch
-        self.every = max(1, self.steps // LOOKS)
-        self.mean, self.rank = self._look()
-        self._keep(0)
+        self.losses = [entry["loss"] for entry in state.log_history if "loss" in entry]  # of a run that goes on
+        self._keep(state.global_step)
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         of_objective = f", temperature {self.settings.temperature}" * ("simcse" in self.settings.objective)
-        label = f"{self.settings.objective}{of_objective}, epoch {round(state.epoch) + 1} of {self.settings.epochs}"
-        self.bar = tqdm(total=self.steps, desc=label, unit=" steps", leave=False)
+        epoch, step = divmod(state.global_step, self.steps)
+        label = f"{self.settings.objective}{of_objective}, epoch {epoch + 1} of {self.settings.epochs}"
+        hidden = not state.is_world_process_zero
+        self.bar = tqdm(total=self.steps, initial=step, desc=label, unit=" steps", leave=False, disable=hidden)
 
     def on_log(self, args, state, control, logs, **kwargs):
         if "loss" not in logs:
@@ -196,14 +303,28 @@ class _Progress(TrainerCallback):
         self.losses.append(logs["loss"])
         self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
         self.bar.update()
-        if state.global_step % self.every == 0 or state.global_step % self.steps == 0:  # before `after_epoch`
+        at_end = state.global_step % self.steps == 0
+        if state.global_step % self.every == 0 or at_end:  # before anything is saved
             self._guard(state.global_step)
+        if at_end and self.encoder.cache and state.is_world_process_zero:  # before the checkpoint of this step
+            end = output_folder(self.folder / f"epoch-{state.global_step // self.steps}")
+            save_file(self.encoder.model.state_dict(), end / "model.safetensors")
+            (end / "losses.json").write_text(json.dumps(self.losses))
+            _seal(end)
+
+    def on_save(self, args, state, control, **kwargs):
+        if args.world_size > 1:
+            dist.barrier()  # every process writes its random state
+        if state.is_world_process_zero:
+            _seal(new := self.folder / f"checkpoint-{state.global_step}")
+            for old in set(self.folder.glob("checkpoint-*")) - {new}:
+                shutil.rmtree(old)
 
     def on_epoch_end(self, args, state, control, model, **kwargs):
         self.bar.close()  # before the caller opens one: notebooks cannot draw one bar below another
         model.eval()
         with torch.random.fork_rng():  # whatever the caller does, training goes on as if nobody had looked
-            self.after_epoch(round(state.epoch))
+            self.after_epoch(state.global_step // self.steps)
         model.train()
 
     def _look(self) -> tuple[float, float]:
@@ -274,17 +395,79 @@ def _refuse_equal_views(encoder: Encoder, tokens: list[dict[str, list[int]]]) ->
 def view_retrieval(encoder: Encoder, sentences: Sequence[str]) -> float:
     """Share of the sentences whose second dropout view is nearer to the first than the views of all others are, in
     [0, 1]: what SimCSE trains for, on sentences that need not have been trained on, without a label."""
-    was_training = encoder.model.training
+    tokens, was_training = encoder.tokenize(sentences), encoder.model.training
     encoder.model.train()
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
-        rows = encoder.tokenize(sentences)
-        first, second = (
-            torch.cat([
-                F.normalize(encoder.embed(encoder.tokenizer.pad(rows[i : i + 64], return_tensors="pt")), dim=-1)
-                for i in range(0, len(rows), 64)
-            ])
-            for _ in range(2)
-        )  # fmt: skip
+        first, second = (F.normalize(_embed(encoder, tokens), dim=-1) for _ in range(2))
     encoder.model.train(was_training)
-    return float((first @ second.T).argmax(1).eq(torch.arange(len(rows), device=first.device)).float().mean())
+    return float((first @ second.T).argmax(1).eq(torch.arange(len(tokens), device=first.device)).float().mean())
+
+
+@contextlib.contextmanager
+def _folder(encoder: Encoder, settings: TrainingSettings, tokens: list, targets: Tensor | None) -> Iterator[Path]:
+    """Where this run is saved, named by all that it depends on, and ours alone until the end."""
+    if encoder.cache is None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    key = fingerprint(
+        asdict(settings) | {"epochs": None},  # a longer run begins with the shorter one
+        [settings.bf16, encoder.model.device.type, encoder.pooling, processes()[1], encoder.weights()],
+        [[row["input_ids"] for row in view] for view in tokens],
+        "" if targets is None else hashlib.sha256(targets.numpy().tobytes()).hexdigest(),
+    )
+    folder = output_folder(encoder.cache / f"{encoder.name}-{settings.objective}-{key}")
+    lock = FileLock(folder / ".lock", timeout=0) if processes()[0] == 0 else contextlib.nullcontext()
+    try:
+        with lock:
+            yield folder
+    except Timeout:
+        raise RuntimeError(f"another process is at this very run, in {folder}: wait for it, or stop it") from None
+
+
+def _seal(folder: Path) -> None:
+    checksums = {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir() if file.name != SEAL
+    }
+    write_atomically(folder / SEAL, lambda path: path.write_text(json.dumps(checksums)))
+
+
+def _check_seal(folder: Path) -> None:
+    for name, checksum in json.loads((folder / SEAL).read_text()).items():
+        if not (folder / name).is_file() or hashlib.sha256((folder / name).read_bytes()).hexdigest() != checksum:
+            raise ValueError(f"{folder / name} is not as it was written: remove {folder.parent} to train anew")
+
+
+def notebook_defaults() -> dict[str, object]:
+    """The values in the parameters cell of `fine_tune.ipynb`."""
+    cells = json.loads((Path(__file__).parent.parent / "fine_tune.ipynb").read_text())["cells"]
+    cell = next(cell for cell in cells if "parameters" in cell["metadata"].get("tags", []))
+    return {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse("".join(cell["source"])).body}
+
+
+def main() -> None:
+    from src.sharing import save_encoder  # below this module: the command alone needs it
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("profile", type=Path, help="a YAML file like those in profiles/; its section fine_tune is read")
+    given = (yaml.safe_load(parser.parse_args().profile.read_text()) or {}).get("fine_tune") or {}
+    parameters = notebook_defaults()
+    if unknown := set(given) - set(parameters):
+        raise SystemExit(f"fine_tune has no parameter {unknown.pop()!r}, only {', '.join(parameters)}")
+    parameters |= given | {"epochs": (given.get("saved_epoch") or parameters["saved_epoch"])}
+    names = {field.name for field in fields(TrainingSettings)}
+    settings = TrainingSettings(**{name: value for name, value in parameters.items() if name in names})
+    state = PartialState(cpu=not torch.cuda.is_available())  # under a launcher: joins the others, picks a GPU
+    corpus = split_sentences(load_sentences(parameters["corpus_path"], parameters["text_column"]), settings.seed)
+    training = draw_training(corpus, parameters["train_sentences"], np.random.default_rng(settings.seed))
+    encoder = load_encoder(
+        *(parameters[name] for name in ("model", "pooling", "max_length", "models_folder", "cache_folder"))
+    )
+    fine_tune(encoder, training, settings)
+    if state.is_main_process:
+        print(f"saved to {save_encoder(encoder, parameters['saved_model'], asdict(settings))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -92,21 +92,45 @@ def test_epoch_1_of_two_is_a_run_of_one_and_looking_changes_nothing(tiny_folder,
 
 
 def test_the_two_views_differ_by_dropout_alone(tiny, some_sentences):
-    """The module's loss is info_nce of two separate passes under the same dropout masks' law: off in eval, on in train."""
-    views = Objective(tiny, FAST)
-    batch = tiny.tokenizer.pad(tiny.tokenize(some_sentences[:8]) * 2, return_tensors="pt")
-    rows = torch.arange(8)
-    views.eval()
+    """The module's loss is info_nce of two views under dropout masks of their own: off in eval, on in train."""
+    tokens = tiny.tokenize(some_sentences)
+    objective, rows = Objective(tiny, FAST, [tokens, tokens]), torch.tensor([5, 3, 60, 8])
+    batch = tiny.tokenizer.pad([tokens[row] for row in [*rows, *rows]], return_tensors="pt")
+    objective.eval()
     with torch.no_grad():
-        embeddings = tiny.embed(batch)[:8]
-        assert torch.allclose(views(rows, **batch)["loss"], info_nce(embeddings, embeddings, 0.05), atol=1e-4)
-        views.train()
+        embeddings = tiny.embed(batch)[:4]
+        assert torch.allclose(objective(rows)["loss"], info_nce(embeddings, embeddings, 0.05), atol=1e-4)
+        objective.train()
         torch.manual_seed(1)
-        loss = views(rows, **batch)["loss"]
+        loss = objective(rows)["loss"]
         torch.manual_seed(1)
-        first, second = tiny.embed(batch).chunk(2)
+        order = sorted(range(8), key=lambda view: -len(tokens[[*rows, *rows][view]]["input_ids"]))
+        masked = tiny.embed({name: values[order] for name, values in batch.items()})
+        first, second = masked[np.argsort(order)].chunk(2)
     assert torch.allclose(loss, info_nce(first, second, 0.05), atol=1e-5)
     assert F.cosine_similarity(first, second).max() < 0.99999
+
+
+def gradients(encoder, tokens, rows, settings):
+    encoder.model.zero_grad()
+    encoder.model.train()
+    torch.manual_seed(7)
+    loss = Objective(encoder, settings, tokens)(rows)["loss"]
+    loss.backward()
+    return loss.item(), {name: p.grad.clone() for name, p in encoder.model.named_parameters() if p.grad is not None}
+
+
+def test_gradient_caching_changes_no_gradient(tiny, some_sentences):
+    """Three chunks of 32 views and one of 4, dropout on: the masks are drawn once and replayed."""
+    tokens, rows = [tiny.tokenize(some_sentences)] * 2, torch.arange(50)
+    plain, cached = (
+        gradients(tiny, tokens, rows, replace(FAST, gradient_caching=caching)) for caching in (False, True)
+    )
+    assert cached[0] == pytest.approx(plain[0], abs=1e-6)
+    assert cached[1].keys() == plain[1].keys()
+    for name, gradient in plain[1].items():
+        assert torch.allclose(cached[1][name], gradient, atol=1e-6), name
+    assert max(gradient.abs().max() for gradient in plain[1].values()) > 1e-2
 
 
 def test_a_ragged_last_batch_and_the_mlp_head(tiny_folder, some_sentences):

@@ -182,7 +182,7 @@ def test_two_at_the_same_run_and_a_folder_that_cannot_be_written(tiny_folder, so
     with FileLock(folder / ".lock"), pytest.raises(RuntimeError, match="another process is at this very run, in "):
         train(tiny_folder, some_sentences, tmp_path / "cache")
     (tmp_path / "file").touch()
-    with pytest.raises(PermissionError, match="file/.* cannot be written to"):
+    with pytest.raises(PermissionError, match=r"file/.* cannot be written to"):
         train(tiny_folder, some_sentences, tmp_path / "file")
 
 

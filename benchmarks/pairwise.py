@@ -58,12 +58,17 @@ def seconds(way: Callable, x: np.ndarray) -> float:
 
 
 def memory(way: Callable, n: int, dim: int) -> float:
-    """GB at the peak beside the embeddings, once imports and thread pools are there. Linux only."""
+    """GB at the peak beside the embeddings, once imports and thread pools are there."""
     x = embeddings(n, dim)
     way(x[:2000])
+    return peak(lambda: way(x))
+
+
+def peak(work: Callable) -> float:
+    """GB that the work needs at its peak beside what is held before. Linux only."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak is forgotten, and starts from what is held now
     before = _status("VmHWM")
-    way(x)
+    work()
     return _status("VmHWM") - before
 
 

@@ -68,10 +68,10 @@ def _read(path: Path | str) -> Dataset:
             raise ValueError(f"no rows could be read from {path}: {error.__cause__ or error}") from None
 
 
-def check_sentences(sentences: Sequence, source: str = "the corpus") -> None:
-    """Raise `ValueError` unless there are two sentences or more and each is a text that is not blank."""
-    if len(sentences) < 2:
-        raise ValueError(f"{source} has {len(sentences)} sentences: at least two are needed")
+def check_sentences(sentences: Sequence, source: str = "the corpus", at_least: int = 2) -> None:
+    """Raise `ValueError` unless there are as many sentences or more and each is a text that is not blank."""
+    if len(sentences) < at_least:
+        raise ValueError(f"{source} has {len(sentences)} sentences: at least {at_least} are needed")
     for row, sentence in enumerate(sentences):
         if not isinstance(sentence, str):
             raise ValueError(f"{source}, row {row + 1}: {sentence!r} is no text but {type(sentence).__name__}")

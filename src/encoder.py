@@ -124,21 +124,24 @@ class Encoder:
         With a `cache`, the same tokens and weights are encoded once. Under `torchrun` every process encodes its share
         and returns all: each must call it. Raises `ValueError` for an empty corpus or a row that is no text.
         """
-        check_sentences(sentences)
+        check_sentences(sentences, at_least=1)
         tokens = self.tokenize(sentences)
         if self.cache is None:
-            return self._encode(tokens, batch_size, progress)
+            return self.encode_tokens(tokens, batch_size, progress)
         ids = [row["input_ids"] for row in tokens]
         key = fingerprint(self.weights(), self.pooling, self.model.device.type, ids)
         file = output_folder(self.cache) / f"{self.name}-{len(tokens)}-sentences-{key}.npz"
         with contextlib.suppress(OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):  # absent or damaged
             with np.load(file) as saved:
                 return saved["embeddings"]  # the archive's checksum is verified
-        embeddings = self._encode(tokens, batch_size, progress)
+        embeddings = self.encode_tokens(tokens, batch_size, progress)
         write_atomically(file, lambda path: np.savez(path, embeddings=embeddings))
         return embeddings
 
-    def _encode(self, tokens: list, batch_size: int, progress: bool) -> Float[np.ndarray, "sentences dim"]:
+    def encode_tokens(
+        self, tokens: Sequence[Mapping[str, list[int]]], batch_size: int = 64, progress: bool = True
+    ) -> Float[np.ndarray, "sentences dim"]:
+        """`encode` of tokenized sentences, always anew."""
         rank, world = processes()
         mine = tokens[rank::world]
         shares = [np.empty((len(mine), self.model.config.hidden_size), np.float32)] * world

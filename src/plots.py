@@ -7,8 +7,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve
 
 from src.corpus import library_versions, write_atomically
 from src.quality import rung_auc, rung_d_prime
@@ -330,5 +331,47 @@ def spectra(
     left.set(xscale="log", yscale="log", ylim=(1e-5, 1))
     left.set(xlabel="direction, largest first", ylabel="share of squared length")
     left.legend(frameon=False, fontsize="small", loc="lower left")
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def precision_and_recall(
+    panels: dict[str, tuple[Float[np.ndarray, " pairs"], Bool[np.ndarray, " pairs"], dict[str, dict | None]]],
+    title: str,
+) -> Figure:
+    """Precision and recall of "related" against the threshold, a panel for each model: cosines, which pairs are
+    related, and the thresholds chosen on other pairs, as `scorecard.thresholds` has them."""
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(5 * len(panels), 3.6), sharex=True, sharey=True, dpi=100, layout="constrained"
+    )
+    for axis, (name, (cosines, related, chosen)) in zip(np.atleast_1d(axes), panels.items()):
+        precision, recall, cuts = precision_recall_curve(related, cosines)
+        axis.plot(cuts, precision[:-1], color=COLOURS[0], label="precision")
+        axis.plot(cuts, recall[:-1], color=COLOURS[1], label="recall")
+        marked = [(label, at) for label, at in chosen.items() if at]
+        for (label, at), style in zip(marked, ("--", ":")):
+            axis.axvline(
+                at["threshold"], color="black", linestyle=style, linewidth=1, label=f"{label}: {at['threshold']:.2f}"
+            )
+            axis.axvspan(at["low"], at["high"], color="black", alpha=0.1, linewidth=0)
+        axis.set(title=name, xlabel="threshold on the cosine", ylim=(0, 1.02))
+        axis.legend(frameon=False, fontsize="small", loc="lower left")
+    np.atleast_1d(axes)[0].set_ylabel("share of pairs")
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def maps(panels: dict[str, Float[np.ndarray, "n 2"]], groups: Sequence[str], title: str) -> Figure:
+    """Sentences in two dimensions, a panel for each model, coloured by group; the twelve largest groups are named."""
+    names, counts = np.unique(groups, return_counts=True)
+    largest = names[np.argsort(-counts, kind="stable")][:12]
+    figure, axes = plt.subplots(1, len(panels), figsize=(6 * len(panels), 5.4), dpi=100, layout="constrained")
+    for axis, (name, places) in zip(np.atleast_1d(axes), panels.items()):
+        axis.scatter(*places[~np.isin(groups, largest)].T, s=4, color="lightgrey", linewidth=0)
+        for k, group in enumerate(largest):
+            of_group = places[np.array(groups) == group]
+            axis.scatter(*of_group.T, s=6, color=plt.get_cmap("Paired")(k), linewidth=0)
+            axis.annotate(group.replace("_", " "), np.median(of_group, axis=0), ha="center", fontsize="small")
+        axis.set(title=name, xticks=[], yticks=[])
     figure.suptitle(title, fontsize="medium")
     return figure

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from datasets import Dataset, load_dataset
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.stats import spearmanr
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 from src.corpus import library_versions, write_atomically
 from src.encoder import PROBE_SECONDS, Encoder, ask_hub
@@ -210,6 +212,74 @@ def score_pairs(
         "replicates": replicates, "seed": seed,
     }  # fmt: skip
     return Scorecard(name, values, {m: [one.get(m, np.nan) for one in drawn] for m in values}, settings)
+
+
+def thresholds(
+    cosines: Float[np.ndarray, " pairs"],
+    pairs: pd.DataFrame,
+    related_from: int,
+    precision: float,
+    false_positive_rate: float,
+    replicates: int = 200,
+    seed: int = 0,
+) -> dict:
+    """Where to call two sentences related (grade `related_from` or more), as a value that JSON can hold.
+
+    The lowest cosine from which on the wanted precision is met, and the lowest that no more than the wanted rate of
+    unrelated pairs reach, each with its 95 % interval from resampling events, and None where it cannot be met; and
+    `slope` and `intercept` of a logistic calibration: 1 / (1 + exp(-slope * cosine - intercept)) is the probability of
+    being related (Platt 1999). Precision and probability hold for pairs of which `share_related` are related. Judge
+    all of it on other pairs. Raises `ValueError` when all pairs are related, or none.
+    """
+    check_graded(cosines, pairs["grade"].to_numpy())
+    related, clusters = pairs["grade"].to_numpy() >= related_from, _clusters(pairs, "event")
+    if len(set(related.tolist())) < 2:
+        raise ValueError(f"{len(related)} pairs, all related or all unrelated: related_from is {related_from}")
+
+    def found(weights: Float[np.ndarray, " pairs"]) -> tuple[float, float]:
+        if not 0 < np.average(related, weights=weights) < 1:  # of a replicate
+            return np.nan, np.nan
+        precisions, _, cuts = precision_recall_curve(related, cosines, sample_weight=weights)
+        false, _, others = roc_curve(related, cosines, sample_weight=weights, drop_intermediate=False)
+        met = cuts[precisions[:-1] >= precision], others[false <= false_positive_rate]
+        return tuple(float(values.min()) if np.isfinite(values.min(initial=np.inf)) else np.nan for values in met)
+
+    wanted = {
+        f"precision {precision:g}": precision,
+        f"false positive rate {false_positive_rate:g}": false_positive_rate,
+    }
+    once = found(np.ones(len(cosines)))
+    drawn = [
+        found(times[clusters].astype(float))
+        for times in _multiplicities(clusters, replicates, np.random.default_rng(seed))
+    ]
+    chosen = {}
+    for name, value, values in zip(wanted, once, np.array(drawn).T):
+        low, high = np.quantile(values[np.isfinite(values)], [0.025, 0.975]) if np.isfinite(value) else (np.nan, np.nan)
+        limits = {"threshold": value, "low": float(low), "high": float(high)}
+        chosen[name] = limits if np.isfinite(value) else None
+    logistic = LogisticRegression(C=np.inf).fit(cosines[:, None], related)
+    return {
+        "thresholds": chosen,
+        "calibration": {"slope": float(logistic.coef_[0, 0]), "intercept": float(logistic.intercept_[0])},
+        "related": f"grade {related_from} or more",
+        "share_related": float(related.mean()),
+        "pairs": len(related),
+    }
+
+
+def judge(
+    chosen: dict[str, dict | None], cosines: Float[np.ndarray, " pairs"], related: Bool[np.ndarray, " pairs"]
+) -> dict[str, dict[str, float]]:
+    """What each of the thresholds, `chosen` on other pairs by `thresholds`, does on these; a row of NaN for None."""
+    rows = {}
+    for wanted, of in chosen.items():
+        of = of or dict.fromkeys(("threshold", "low", "high"), np.nan)
+        called = cosines >= of["threshold"]
+        shares = related[called], called[related], called[~related]
+        names = ("precision", "recall", "false positive rate")
+        rows[wanted] = of | {name: float(of.mean()) if len(of) else np.nan for name, of in zip(names, shares)}
+    return rows
 
 
 def general_language_pairs(seed: int = 0) -> tuple[pd.DataFrame, str]:

@@ -1,17 +1,19 @@
-"""Save a fine-tuned encoder as a folder that sentence-transformers and transformers open."""
+"""Save a fine-tuned encoder as a folder that sentence-transformers and transformers open, with its card."""
 
 import json
 import os
 import shutil
 import tempfile
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 
+from src.corpus import library_versions, write_atomically
 from src.encoder import Encoder
+from src.scorecard import MAIN, Scorecard, compare
 
 
 def save_encoder(encoder: Encoder, folder: Path | str, settings: dict) -> Path:
-    """Write the encoder to `folder`, with a model card that holds `settings`; an older model there is replaced.
+    """Write the encoder to `folder`, with its `settings` in training.json; an older model there is replaced.
 
     The folder appears complete or not at all. Raises `FileExistsError` when `folder` holds something that is no model,
     `ValueError` for a pooling that sentence-transformers has no name for.
@@ -25,6 +27,7 @@ def save_encoder(encoder: Encoder, folder: Path | str, settings: dict) -> Path:
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         _write(encoder, scratch, settings)
+        write_card(scratch, name=folder.name)
         scratch.chmod(0o755)
         if folder.exists():
             os.replace(folder, old := scratch.with_name(scratch.name + ".old"))
@@ -52,16 +55,67 @@ def _write(encoder: Encoder, folder: Path, settings: dict) -> None:
         ],
         "1_Pooling/config.json": {"word_embedding_dimension": encoder.model.config.hidden_size, **pooling},
         "sentence_bert_config.json": {"max_seq_length": encoder.max_length, "do_lower_case": False},
-        "training.json": settings,
+        "training.json": settings | {"base model": encoder.name, "base sha256": encoder.sha256},
     }
     (folder / "2_Normalize").mkdir()
     (folder / "1_Pooling").mkdir()
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
-    lines = "\n".join(f"- {key}: {value}" for key, value in settings.items())
-    (folder / "README.md").write_text(
-        f"---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\n---\n# {folder.name}\n\n"
-        f"{encoder.name} fine-tuned without labels by unsupervised SimCSE (Gao et al. 2021) on one domain.\n"
-        f"{encoder.pooling} pooling, unit-length embeddings, up to {encoder.max_length} tokens.\n\n"
-        f"## Settings\n\n{lines}\n- transformers: {version('transformers')}\n- torch: {version('torch')}\n"
-    )
+
+
+def write_card(
+    folder: Path | str,
+    cards: Sequence[Scorecard] = (),
+    thresholds: dict | None = None,
+    picture: Path | str | None = None,
+    name: str | None = None,
+) -> None:
+    """Put a model card (README.md) into a saved model's folder, with what is known of it: `cards`, scorecards of the
+    base model and of this one; `thresholds` as `scorecard.thresholds` makes them, also written to thresholds.json; a
+    `picture`, a PNG."""
+    folder = Path(folder)
+    name = name or folder.name
+    settings = json.loads((folder / "training.json").read_text())
+    parts = [
+        "---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\n---",
+        f"# {name}",
+        f"{settings['base model']}, fine-tuned ({settings.get('objective')}) on sentences of one domain "
+        f"({settings.get('corpus')}), so that their cosine similarities use a wider range.",
+        f'```python\nfrom sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer("{name}")'
+        "\n```",
+    ]
+    if picture:
+        write_atomically(folder / Path(picture).name, lambda path: shutil.copyfile(picture, path))
+        parts.append(f"![Cosines before and after]({Path(picture).name})")
+    if cards:
+        table = compare(cards, [m for m in MAIN if m in cards[0].values])
+        header = "| | " + " | ".join(table.columns) + " |\n|---" + "|---" * len(table.columns) + "|\n"
+        rows = "\n".join(
+            f"| {measure} | " + " | ".join(row) + " |" for measure, row in zip(table.index, table.to_numpy())
+        )
+        parts += [
+            "## Before and after",
+            "Held-out data; 95 % intervals, \\* where the difference's excludes 0.",
+            header + rows,
+        ]
+    if thresholds:
+        write_atomically(
+            folder / "thresholds.json", lambda path: path.write_text(json.dumps(thresholds, indent=2) + "\n")
+        )
+        parts += [
+            "## Thresholds",
+            "A threshold of another model is wrong for this one. `thresholds.json` has those chosen on validation "
+            "pairs, and a calibration; probabilities hold where "
+            f"{thresholds['share_related']:.0%} of the pairs are related.",
+            '```python\nimport json, math\nsaved = json.load(open("thresholds.json"))["calibration"]\n'
+            'probability = 1 / (1 + math.exp(-saved["slope"] * cosine - saved["intercept"]))\n```',
+        ]
+    parts += [
+        "## Use and limits",
+        "For sentences like those it was trained on. It has been made to tell these apart, and order among others may "
+        "be worse than the base model's: measure before use. The licence is that of the base model.",
+        "## Settings",
+        "\n".join(f"- {key}: {value}" for key, value in (settings | library_versions()).items()),
+        f'To share it: `SentenceTransformer("{name}").push_to_hub("you/{name}")`.',
+    ]
+    write_atomically(folder / "README.md", lambda path: path.write_text("\n\n".join(parts) + "\n"))

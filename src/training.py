@@ -134,12 +134,12 @@ def fine_tune(
         _refuse_equal_views(encoder, tokens[0][:2])
         tokens *= 2  # two views
     with _folder(encoder, settings, tokens, targets) as folder:
-        return _train(encoder, columns[0], tokens, targets, settings, after_epoch, folder)
+        return _train(encoder, tokens, targets, settings, after_epoch, folder)
 
 
-def _train(encoder, probe, tokens, targets, settings, after_epoch, folder: Path) -> list[float]:
+def _train(encoder, tokens, targets, settings, after_epoch, folder: Path) -> list[float]:
     steps = math.ceil(len(tokens[0]) / settings.batch_size)
-    progress = _Progress(encoder, probe[:PROBE], settings, after_epoch, folder, steps)
+    progress = _Progress(encoder, tokens[0][:PROBE], settings, after_epoch, folder, steps)
     if progress.replay():  # all of it was done before
         return progress.losses
     set_seed(settings.seed)
@@ -252,7 +252,7 @@ class _Progress(TrainerCallback):
     def __init__(
         self,
         encoder: Encoder,
-        probe: Sequence[str],
+        probe: Sequence[Mapping[str, list[int]]],  # tokenized sentences
         settings: TrainingSettings,
         after_epoch: Callable[[int], object],
         folder: Path,
@@ -329,7 +329,7 @@ class _Progress(TrainerCallback):
 
     def _look(self) -> tuple[float, float]:
         """Mean cosine and effective rank of the probe; dropout is off, so nothing random is drawn."""
-        embeddings = self.encoder.encode(self.probe, progress=False)
+        embeddings = self.encoder.encode_tokens(self.probe, progress=False)
         try:
             return pairwise_distribution(embeddings).mean, effective_rank(embeddings)
         except ValueError:  # NaN, a row of zeros, or all rows equal
@@ -466,7 +466,8 @@ def main() -> None:
     )
     fine_tune(encoder, training, settings)
     if state.is_main_process:
-        print(f"saved to {save_encoder(encoder, parameters['saved_model'], asdict(settings))}")
+        settings = asdict(settings) | {"corpus": parameters["corpus_path"], "sentences": len(training)}
+        print(f"saved to {save_encoder(encoder, parameters['saved_model'], settings)}")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def test_another_column(tmp_path):
     [
         ("sentence\n", "no rows could be read from"),
         ("", "no rows could be read from"),
-        ("sentence\nalone\n", "has 1 sentences: at least two"),
+        ("sentence\nalone\n", "has 1 sentences: at least 2"),
         ("sentence\n12\n13\n", "row 1: 12 is no text but int"),
         ('sentence\nfine\n"  "\n', "row 2: the sentence is empty"),
     ],

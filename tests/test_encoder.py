@@ -66,8 +66,7 @@ def test_cut_sentences_are_counted(tiny_folder):
 @pytest.mark.parametrize(
     ("sentences", "message"),
     [
-        ([], "at least two"),
-        (["alone"], "at least two"),
+        ([], "the corpus has 0 sentences: at least 1 are needed"),
         (["a", 7], "row 2: 7 is no text but int"),
         (["a", " "], "row 2: the sentence is empty"),
     ],

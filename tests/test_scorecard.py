@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 
 import numpy as np
@@ -13,10 +14,12 @@ from src.scorecard import (
     Scorecard,
     compare,
     general_language_pairs,
+    judge,
     lookup,
     score,
     score_pairs,
     side_by_side,
+    thresholds,
 )
 from src.sentences import generate_sentences, graded_pairs
 from src.similarity import pairwise_distribution
@@ -163,3 +166,44 @@ def test_the_guard_says_which_pairs_it_took(monkeypatch):
     assert "control set" in name
     assert Counter(pairs["grade"]) == dict.fromkeys(range(5), 80)
     assert pairs["template1"].str.split("/").str[0].nunique() >= 15
+
+
+def graded(cosines, grades):
+    names = [f"sentence {row}" for row in range(len(grades))]
+    return np.array(cosines), pd.DataFrame({"sentence1": names, "sentence2": names[::-1], "grade": grades})
+
+
+def test_thresholds_meet_what_is_wanted_and_not_less():
+    """Against every cut tried one by one."""
+    rng = np.random.default_rng(0)
+    grades = rng.integers(0, 5, 300)
+    cosines, pairs = graded(grades / 10 + rng.normal(0, 0.1, 300), grades)
+    found = thresholds(cosines, pairs, 2, 0.8, 0.1, replicates=50)
+    related = grades >= 2
+    precise = [cut for cut in cosines if related[cosines >= cut].mean() >= 0.8]
+    few_false = [cut for cut in cosines if (cosines >= cut)[~related].mean() <= 0.1]
+    chosen = found["thresholds"]
+    assert chosen["precision 0.8"]["threshold"] == pytest.approx(min(precise))
+    assert chosen["false positive rate 0.1"]["threshold"] == pytest.approx(min(few_false))
+    for of in chosen.values():
+        assert of["low"] <= of["threshold"] <= of["high"]
+        assert of["high"] - of["low"] < 0.3
+    slope, intercept = found["calibration"].values()
+    probabilities = 1 / (1 + np.exp(-slope * cosines - intercept))
+    assert probabilities.mean() == pytest.approx(related.mean(), abs=1e-3)  # a logistic fit's first-order condition
+    assert found["share_related"] == pytest.approx(related.mean())
+    rows = judge(chosen, cosines, related)
+    assert rows["precision 0.8"]["precision"] >= 0.8
+    assert rows["false positive rate 0.1"]["false positive rate"] <= 0.1
+    json.dumps(found)
+
+
+def test_a_threshold_that_cannot_be_met_is_none():
+    cosines, pairs = graded([0.9, 0.5, 0.4, 0.1], [0, 4, 4, 4])
+    found = thresholds(cosines, pairs, 2, 0.95, 0.0, replicates=20)
+    assert found["thresholds"]["precision 0.95"] is None
+    assert np.isnan(
+        judge(found["thresholds"], cosines, np.array([False, True, True, True]))["precision 0.95"]["recall"]
+    )
+    with pytest.raises(ValueError, match="4 pairs, all related or all unrelated: related_from is 0"):
+        thresholds(cosines, pairs, 0, 0.9, 0.05)

@@ -271,14 +271,13 @@ def thresholds(
 def judge(
     chosen: dict[str, dict | None], cosines: Float[np.ndarray, " pairs"], related: Bool[np.ndarray, " pairs"]
 ) -> dict[str, dict[str, float]]:
-    """What each of the thresholds, `chosen` on other pairs by `thresholds`, does on these; a row of NaN for None."""
+    """What each of the thresholds, `chosen` on other pairs by `thresholds`, does on these; an empty row for None."""
     rows = {}
     for wanted, of in chosen.items():
-        of = of or dict.fromkeys(("threshold", "low", "high"), np.nan)
-        called = cosines >= of["threshold"]
-        shares = related[called], called[related], called[~related]
-        names = ("precision", "recall", "false positive rate")
-        rows[wanted] = of | {name: float(of.mean()) if len(of) else np.nan for name, of in zip(names, shares)}
+        called = cosines >= (of or {"threshold": np.inf})["threshold"]
+        shares = {"precision": related[called], "recall": called[related], "false positive rate": called[~related]}
+        rates = {name: float(share.mean()) if len(share) else np.nan for name, share in shares.items()}
+        rows[wanted] = of | rates if of else {}
     return rows
 
 

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from itertools import cycle
@@ -22,17 +23,29 @@ READERS = {".csv": "csv", ".tsv": "csv", ".txt": "text", ".jsonl": "json", ".par
 
 
 def load_sentences(path: Path | str, text_column: str = "sentence") -> Dataset:
-    """Read a corpus into a `Dataset` with a `sentence` column; the other columns of the file are kept.
+    """Read a corpus, a file or a folder of files of one kind, into a `Dataset` with a `sentence` column; the other
+    columns are kept. A `.txt` file has one sentence a line; the only text column of another is found under any name.
 
-    A `.txt` file has one sentence a line. Raises `FileNotFoundError` or `ValueError` saying what was wrong with which
-    row; the file itself is never written to.
+    Blank rows are left out, and counted in a warning. Raises `FileNotFoundError` or `ValueError` saying what was wrong
+    with which line or row; no file is ever written to.
     """
-    dataset, path = _read(path), Path(path)
-    column = "text" if path.suffix == ".txt" else text_column
+    dataset = _read(path)
+    texts = [
+        name for name, kind in dataset.features.items() if getattr(kind, "dtype", "") in ("string", "large_string")
+    ]
+    column = texts[0] if text_column not in dataset.column_names and len(texts) == 1 else text_column
+    if column not in (text_column, "text"):
+        warnings.warn(f"{path} has no column {text_column!r}: the sentences are those of {column!r}", stacklevel=2)
     if column not in dataset.column_names:
         raise ValueError(f"{path} has no column {column!r}, only {', '.join(dataset.column_names)}: set text_column")
-    check_sentences(dataset[column], str(path))
-    return dataset if column == "sentence" else dataset.rename_column(column, "sentence")
+    dataset = dataset if column == "sentence" else dataset.rename_column(column, "sentence")
+    sentences = dataset["sentence"][:]
+    filled = [row for row, sentence in enumerate(sentences) if not isinstance(sentence, str) or sentence.strip()]
+    if blank := len(dataset) - len(filled):
+        warnings.warn(f"{path}: {blank:,} blank rows of {len(dataset):,} were left out", stacklevel=2)
+        dataset = dataset.select(filled)
+    check_sentences(dataset["sentence"], str(path))
+    return dataset
 
 
 def load_pairs(path: Path | str) -> Dataset:
@@ -47,18 +60,26 @@ def load_pairs(path: Path | str) -> Dataset:
 
 def _read(path: Path | str) -> Dataset:
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no file {path} (the sport corpus is made by generate_sport_sentences.ipynb)")
-    if path.suffix not in READERS:
-        raise ValueError(f"{path} is none of the formats that can be read: {', '.join(READERS)}")
+    files = sorted(file for file in path.iterdir() if file.suffix in READERS) if path.is_dir() else [path]
+    kinds = {file.suffix for file in files}
+    if len(kinds) != 1 or not kinds <= set(READERS):
+        raise ValueError(f"{path} is not of one of the formats that can be read: {', '.join(READERS)}")
+    (suffix,) = kinds
+    for file in files:
+        if suffix != ".parquet":
+            _check_bytes(file)
     options = {}
-    if path.suffix in (".csv", ".tsv"):  # the sentence "NA" is a sentence
-        options = {"keep_default_na": False, "sep": "\t" if path.suffix == ".tsv" else ","}
+    if suffix in (".csv", ".tsv"):  # the sentence "NA" is a sentence
+        options = {"keep_default_na": False, "sep": "\t" if suffix == ".tsv" else ","}
+    elif suffix == ".txt":
+        options = {"encoding": "utf-8-sig"}  # without a byte-order mark
     with tempfile.TemporaryDirectory() as cache:  # no stale copy of an edited file, nothing left behind
         try:
             return load_dataset(
-                READERS[path.suffix],
-                data_files=str(path),
+                READERS[suffix],
+                data_files=[str(file) for file in files],
                 split="train",
                 cache_dir=cache,
                 keep_in_memory=True,
@@ -66,6 +87,19 @@ def _read(path: Path | str) -> Dataset:
             )
         except (DatasetGenerationError, ValueError) as error:  # ValueError: not one row
             raise ValueError(f"no rows could be read from {path}: {error.__cause__ or error}") from None
+
+
+def _check_bytes(file: Path) -> None:
+    """The readers' own errors name no line, and they let a NUL through."""
+    with open(file, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if b"\0" in line:
+                raise ValueError(f"{file}, line {number}: a NUL byte; is it a text file, in UTF-8?")
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                wrong = f"byte {line[error.start]:#x} is no UTF-8"
+                raise ValueError(f"{file}, line {number}: {wrong}. Save the file in UTF-8") from None
 
 
 def check_sentences(sentences: Sequence, source: str = "the corpus", at_least: int = 2) -> None:

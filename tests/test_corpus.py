@@ -49,7 +49,10 @@ def test_another_column(tmp_path):
     path = tmp_path / "corpus.csv"
     path.write_text("id,words\n1,left hook\n2,right hook\n")
     assert load_sentences(path, "words").column_names == ["id", "sentence"]
-    with pytest.raises(ValueError, match="no column 'sentence', only id, words"):
+    with pytest.warns(UserWarning, match=r"no column 'sentence': the sentences are those of 'words'"):
+        assert load_sentences(path)["sentence"][:] == ["left hook", "right hook"]  # the only one with text
+    path.write_text("title,words\nboxing,left hook\nboxing,right hook\n")
+    with pytest.raises(ValueError, match="no column 'sentence', only title, words: set text_column"):
         load_sentences(path)
 
 
@@ -60,7 +63,7 @@ def test_another_column(tmp_path):
         ("", "no rows could be read from"),
         ("sentence\nalone\n", "has 1 sentences: at least 2"),
         ("sentence\n12\n13\n", "row 1: 12 is no text but int"),
-        ('sentence\nfine\n"  "\n', "row 2: the sentence is empty"),
+        ('sentence\nfine\n"  "\n', "has 1 sentences: at least 2"),  # the blank one is no sentence
     ],
 )
 def test_bad_rows_are_named(tmp_path, content, message):
@@ -157,3 +160,48 @@ def test_swapping_keeps_what_happens():
         assert [place, who, who, number] in found  # all from one and the same sentence
     assert swap_names(["no name here", "none here"], [[], []], 0) == ["no name here", "none here"]
     assert swap_names(["Only 7 for Bo", "Only 7 for Bo"], [["7", "Bo"], ["7", "Bo"]], 0) == ["Only 7 for Bo"] * 2
+
+
+@pytest.mark.parametrize("suffix", ["txt", "csv", "tsv", "jsonl"])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda text: text.replace("ü", "u").encode().replace(b"Fu", b"F\xfc"),
+            "byte 0xfc is no UTF-8. Save the file in UTF-8",
+        ),
+        (lambda text: text.replace("ü", "\0").encode(), "a NUL byte; is it a text file, in UTF-8"),
+    ],
+)
+def test_the_line_that_is_no_utf_8_is_named(tmp_path, suffix, spoil, message):
+    lines = ["Torwart", "Füße", "Ball"]
+    if suffix == "jsonl":
+        lines = [json.dumps({"sentence": line}, ensure_ascii=False) for line in lines]
+    elif suffix != "txt":
+        lines.insert(0, "sentence")
+    path = tmp_path / f"corpus.{suffix}"
+    path.write_bytes(spoil("\n".join(lines)))
+    with pytest.raises(ValueError, match=f"corpus.{suffix}, line {3 if suffix in ('csv', 'tsv') else 2}: {message}"):
+        load_sentences(path)
+
+
+@pytest.mark.parametrize("suffix", ["txt", "csv", "jsonl"])
+def test_a_byte_order_mark_is_no_part_of_a_sentence(tmp_path, suffix):
+    content = {
+        "txt": "one\r\ntwo\r\n",
+        "csv": "sentence\none\ntwo\n",
+        "jsonl": '{"sentence": "one"}\n{"sentence": "two"}\n',
+    }
+    path = tmp_path / f"corpus.{suffix}"
+    path.write_bytes(b"\xef\xbb\xbf" + content[suffix].encode())
+    assert load_sentences(path)["sentence"][:] == ["one", "two"]
+
+
+def test_blank_rows_are_left_out_and_counted_and_a_folder_is_one_corpus(tmp_path):
+    (tmp_path / "a.txt").write_text("one\n\n  \n")
+    (tmp_path / "b.txt").write_text("two\nthree\u2028and on\n")
+    with pytest.warns(UserWarning, match="2 blank rows of 5 were left out"):
+        assert load_sentences(tmp_path)["sentence"][:] == ["one", "two", "three\u2028and on"]
+    (tmp_path / "c.csv").touch()
+    with pytest.raises(ValueError, match="is not of one of the formats"):
+        load_sentences(tmp_path)

@@ -202,8 +202,8 @@ def test_a_threshold_that_cannot_be_met_is_none():
     cosines, pairs = graded([0.9, 0.5, 0.4, 0.1], [0, 4, 4, 4])
     found = thresholds(cosines, pairs, 2, 0.95, 0.0, replicates=20)
     assert found["thresholds"]["precision 0.95"] is None
-    assert np.isnan(
-        judge(found["thresholds"], cosines, np.array([False, True, True, True]))["precision 0.95"]["recall"]
-    )
+    assert found["thresholds"]["false positive rate 0"] is None  # the highest is unrelated
+    judged = judge(found["thresholds"], cosines, np.array([False, True, True, True]))
+    assert judged == {"precision 0.95": {}, "false positive rate 0": {}}
     with pytest.raises(ValueError, match="4 pairs, all related or all unrelated: related_from is 0"):
         thresholds(cosines, pairs, 0, 0.9, 0.05)

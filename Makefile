@@ -8,7 +8,7 @@ BIN := .venv/bin
 COMPARISON := $(if $(filter embedded,$(PROFILE)),$(if $(findstring comparison_model=,$(SET)),,.venv/comparison_model))
 export PYTHONPATH := .
 
-.PHONY: help run test lab figures study final check clean
+.PHONY: help run test lab figures study final bench cache clean-cache check clean
 
 help:
 	@echo "make run      install, run the three notebooks, write them and their HTML, pictures and model to runs/"
@@ -18,6 +18,8 @@ help:
 	@echo "make figures  re-execute the committed notebooks in place, refresh data/ and figures/"
 	@echo "make study    the runs over settings and seeds, two hours on two cores; what is done is not done again"
 	@echo "make final    what the study chose, five seeds on the test split, 20 minutes; kept in runs/final"
+	@echo "make bench    speed and memory against the libraries one would otherwise use, 20 minutes on a quiet machine"
+	@echo "make cache    what runs have kept, and its size; make clean-cache removes it"
 	@echo "make check    lint and check the format"
 	@echo "make clean    remove .venv and runs/"
 
@@ -38,6 +40,15 @@ study: .venv/installed
 
 final: .venv/installed
 	@for part in 1/2 2/2; do OMP_NUM_THREADS=1 $(BIN)/python -m experiments.final --part $$part & done; wait
+
+bench: .venv/installed
+	$(BIN)/python -m benchmarks.pairwise && $(BIN)/python -m benchmarks.training
+
+cache:
+	@if [ -d runs/cache ]; then du -sh runs/cache/* runs/cache; else echo "nothing is kept"; fi
+
+clean-cache:
+	rm -rf runs/cache
 
 check: .venv/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

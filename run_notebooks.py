@@ -16,7 +16,7 @@ from papermill.exceptions import PapermillExecutionError
 ROOT = Path(__file__).parent
 NOTEBOOKS = ("generate_sport_sentences", "baseline_comparison", "fine_tune")
 # what the notebooks read and write below the root in Jupyter, and below the runs folder here
-REDIRECTED = ("data_folder", "figures_folder", "corpus_path", "pairs_path", "saved_model")
+REDIRECTED = ("data_folder", "figures_folder", "corpus_path", "pairs_path", "saved_model", "cache_folder")
 
 
 def main() -> None:
@@ -63,7 +63,8 @@ def notebook_parameters(profile: str, assignments: list[str], runs: Path) -> dic
         if unknown := set(sections.get(notebook) or {}) - set(defaults):
             raise ValueError(f"{file}: {notebook} has no parameter {unknown.pop()!r}, only {', '.join(defaults)}")
         redirected = [name for name in REDIRECTED if name in defaults]
-        outputs = {name: str(runs / ast.literal_eval(defaults[name]["default"])) for name in redirected}
+        written = {name: ast.literal_eval(defaults[name]["default"]) for name in redirected}
+        outputs = {name: str(runs / default.removeprefix("runs/")) for name, default in written.items()}
         ours = {name: value for name, value in overrides.items() if name in defaults}
         parameters[notebook] = outputs | (sections.get(notebook) or {}) | ours
     if unknown := set(overrides) - everywhere:

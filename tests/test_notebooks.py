@@ -87,6 +87,7 @@ def test_own_sentences_without_sports_or_grades(tmp_path, tiny_folder, some_sent
             "pooling": "mean",
             "corpus_path": str(corpus),
             "pairs_path": None,
+            "cache_folder": str(tmp_path / "cache"),
             "figures_folder": str(tmp_path / "figures"),
         }
         papermill.execute_notebook(

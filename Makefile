@@ -45,10 +45,10 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks.pairwise && $(BIN)/python -m benchmarks.training
 
 cache:
-	@if [ -d runs/cache ]; then du -sh runs/cache/* runs/cache; else echo "nothing is kept"; fi
+	@if [ -d $(RUNS)/cache ]; then du -ahd1 $(RUNS)/cache; else echo "nothing is kept in $(RUNS)/cache"; fi
 
 clean-cache:
-	rm -rf runs/cache
+	rm -rf $(RUNS)/cache
 
 check: .venv/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
     sentences, corpus, pairs = draw("validation", options.sentences, LOOKED_AT)
-    pairs = pairs[pairs["kind"] == "balanced"]
+    pairs = pairs[pairs["kind"] == "balanced"].sample(600, random_state=0)
     tokens = load_encoder(MODEL, max_length=MAX_LENGTH).tokenize(sentences)
     per_sentence = np.mean([len(row["input_ids"]) for row in tokens])
 

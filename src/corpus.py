@@ -40,11 +40,12 @@ def load_sentences(path: Path | str, text_column: str = "sentence") -> Dataset:
         raise ValueError(f"{path} has no column {column!r}, only {', '.join(dataset.column_names)}: set text_column")
     dataset = dataset if column == "sentence" else dataset.rename_column(column, "sentence")
     sentences = dataset["sentence"][:]
-    filled = [row for row, sentence in enumerate(sentences) if not isinstance(sentence, str) or sentence.strip()]
+    check_sentences([s if not isinstance(s, str) or s.strip() else "blank" for s in sentences], str(path), at_least=0)
+    filled = [row for row, sentence in enumerate(sentences) if sentence.strip()]
     if blank := len(dataset) - len(filled):
         warnings.warn(f"{path}: {blank:,} blank rows of {len(dataset):,} were left out", stacklevel=2)
         dataset = dataset.select(filled)
-    check_sentences(dataset["sentence"], str(path))
+    check_sentences(dataset["sentence"], str(path))  # enough of them
     return dataset
 
 
@@ -62,10 +63,11 @@ def _read(path: Path | str) -> Dataset:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no file {path} (the sport corpus is made by generate_sport_sentences.ipynb)")
-    files = sorted(file for file in path.iterdir() if file.suffix in READERS) if path.is_dir() else [path]
-    kinds = {file.suffix for file in files}
-    if len(kinds) != 1 or not kinds <= set(READERS):
-        raise ValueError(f"{path} is not of one of the formats that can be read: {', '.join(READERS)}")
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in READERS) if path.is_dir() else [path]
+    kinds = sorted({file.suffix.lower() for file in files})
+    if len(kinds) != 1 or kinds[0] not in READERS:
+        there = f"holds {' and '.join(kinds) or 'no file'}" if path.is_dir() else f"is a {path.suffix or 'bare'} file"
+        raise ValueError(f"{path} {there}: one of the formats that can be read is needed, {', '.join(READERS)}")
     (suffix,) = kinds
     for file in files:
         if suffix != ".parquet":
@@ -117,7 +119,8 @@ def split_sentences(dataset: Dataset, seed: int = 0) -> Dataset:
     """Add a `split` column (70 % train, 10 % validation, 20 % test, drawn with the seed) unless there is one."""
     if "split" in dataset.column_names:
         return dataset
-    ranks = np.random.default_rng(seed).permutation(len(dataset)) / len(dataset)
+    _, which = np.unique(np.array(dataset["sentence"]), return_inverse=True)  # a repeated one goes to one split
+    ranks = (np.random.default_rng(seed).permutation(which.max() + 1) / (which.max() + 1))[which]
     return dataset.add_column("split", np.select([ranks < 0.7, ranks < 0.8], ["train", "validation"], "test").tolist())
 
 

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from src.corpus import check_sentences, fingerprint, output_folder, write_atomic
 from src.pooling import POOLINGS, pool
 
 PROBE_SECONDS = 8  # for the hub to answer; its own retries take 23 s where refused, minutes where nothing answers
+T = TypeVar("T")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in order of preference
 
 
@@ -131,11 +133,14 @@ class Encoder:
         ids = [row["input_ids"] for row in tokens]
         key = fingerprint(self.weights(), self.pooling, self.model.device.type, ids)
         file = output_folder(self.cache) / f"{self.name}-{len(tokens)}-sentences-{key}.npz"
+        embeddings = None
         with contextlib.suppress(OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):  # absent or damaged
             with np.load(file) as saved:
-                return saved["embeddings"]  # the archive's checksum is verified
-        embeddings = self.encode_tokens(tokens, batch_size, progress)
-        write_atomically(file, lambda path: np.savez(path, embeddings=embeddings))
+                embeddings = saved["embeddings"]  # the archive's checksum is verified
+        embeddings = of_first_process(embeddings)  # all encode, or none
+        if embeddings is None:
+            embeddings = self.encode_tokens(tokens, batch_size, progress)
+            write_atomically(file, lambda path: np.savez(path, embeddings=embeddings))
         return embeddings
 
     def encode_tokens(
@@ -164,8 +169,9 @@ class Encoder:
         return embeddings
 
     def weights(self) -> str:
-        """A checksum of the weights as they are now."""
-        digest = hashlib.sha256()
+        """A checksum of the weights as they are now, and of the model's configuration."""
+        config = self.model.config.to_dict() | {"_name_or_path": None, "transformers_version": None}
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
         for name, value in self.model.state_dict().items():
             digest.update(name.encode() + value.cpu().numpy().tobytes())
         return digest.hexdigest()
@@ -174,6 +180,14 @@ class Encoder:
 def processes() -> tuple[int, int]:
     """This process's number and how many there are; 0 and 1 unless a launcher started several."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def of_first_process(value: T) -> T:
+    """What the first process has, on every process."""
+    if processes()[1] == 1:
+        return value
+    dist.broadcast_object_list(box := [value])
+    return box[0]
 
 
 def load_encoder(
@@ -224,7 +238,7 @@ def load_encoder(
     if not 3 <= max_length <= longest:
         raise ValueError(f"max_length is {max_length}: {model} takes 3 to {longest} tokens")
     transformer.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    name = preset.name if preset else folder.name
+    name = preset.name if preset else (folder if Path(model).is_dir() else Path(model)).name
     prompt, cache = preset.prompt if preset else "", Path(cache) if cache else None
     return Encoder(name, transformer, tokenizer, pooling, max_length, checksum, prompt, cache)
 

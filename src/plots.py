@@ -336,7 +336,7 @@ def spectra(
 
 
 def precision_and_recall(
-    panels: dict[str, tuple[Float[np.ndarray, " pairs"], Bool[np.ndarray, " pairs"], dict[str, dict | None]]],
+    panels: dict[str, tuple[Float[np.ndarray, " pairs"], Bool[np.ndarray, " pairs"], dict[str, tuple]]],
     title: str,
 ) -> Figure:
     """Precision and recall of "related" against the threshold, a panel for each model: cosines, which pairs are
@@ -348,12 +348,10 @@ def precision_and_recall(
         precision, recall, cuts = precision_recall_curve(related, cosines)
         axis.plot(cuts, precision[:-1], color=COLOURS[0], label="precision")
         axis.plot(cuts, recall[:-1], color=COLOURS[1], label="recall")
-        marked = [(label, at) for label, at in chosen.items() if at]
-        for (label, at), style in zip(marked, ("--", ":")):
-            axis.axvline(
-                at["threshold"], color="black", linestyle=style, linewidth=1, label=f"{label}: {at['threshold']:.2f}"
-            )
-            axis.axvspan(at["low"], at["high"], color="black", alpha=0.1, linewidth=0)
+        for (label, (cut, low, high)), style in zip(chosen.items(), ("--", ":")):
+            if cut is not None:
+                axis.axvline(cut, color="black", linestyle=style, linewidth=1, label=f"{label}: {cut:.2f}")
+                axis.axvspan(low, cuts[-1] if high is None else high, color="black", alpha=0.1, linewidth=0)
         axis.set(title=name, xlabel="threshold on the cosine", ylim=(0, 1.02))
         axis.legend(frameon=False, fontsize="small", loc="lower left")
     np.atleast_1d(axes)[0].set_ylabel("share of pairs")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from datasets import Dataset, load_dataset
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve, roc_curve
@@ -226,41 +226,36 @@ def thresholds(
     """Where to call two sentences related (grade `related_from` or more), as a value that JSON can hold.
 
     The lowest cosine from which on the wanted precision is met, and the lowest that no more than the wanted rate of
-    unrelated pairs reach, each with its 95 % interval from resampling events, and None where it cannot be met; and
-    `slope` and `intercept` of a logistic calibration: 1 / (1 + exp(-slope * cosine - intercept)) is the probability of
-    being related (Platt 1999). Precision and probability hold for pairs of which `share_related` are related. Judge
-    all of it on other pairs. Raises `ValueError` when all pairs are related, or none.
+    unrelated pairs reach, each as (value, low, high) with its 95 % interval from resampling events; None where it
+    cannot be met, or not in all but 2.5 % of the replicates. And `slope` and `intercept` of a logistic calibration:
+    1 / (1 + exp(-slope * cosine - intercept)) is the probability of being related (Platt 1999). Precision and
+    probability hold for pairs of which `share_related` are related; `judge` them on others. Raises `ValueError` when
+    all pairs are related, or none.
     """
     check_graded(cosines, pairs["grade"].to_numpy())
-    related, clusters = pairs["grade"].to_numpy() >= related_from, _clusters(pairs, "event")
+    related = pairs["grade"].to_numpy() >= related_from
     if len(set(related.tolist())) < 2:
         raise ValueError(f"{len(related)} pairs, all related or all unrelated: related_from is {related_from}")
 
     def found(weights: Float[np.ndarray, " pairs"]) -> tuple[float, float]:
         if not 0 < np.average(related, weights=weights) < 1:  # of a replicate
-            return np.nan, np.nan
+            return np.inf, np.inf
         precisions, _, cuts = precision_recall_curve(related, cosines, sample_weight=weights)
         false, _, others = roc_curve(related, cosines, sample_weight=weights, drop_intermediate=False)
         met = cuts[precisions[:-1] >= precision], others[false <= false_positive_rate]
-        return tuple(float(values.min()) if np.isfinite(values.min(initial=np.inf)) else np.nan for values in met)
+        return tuple(float(values.min(initial=np.inf)) for values in met)
 
-    wanted = {
-        f"precision {precision:g}": precision,
-        f"false positive rate {false_positive_rate:g}": false_positive_rate,
-    }
-    once = found(np.ones(len(cosines)))
-    drawn = [
-        found(times[clusters].astype(float))
-        for times in _multiplicities(clusters, replicates, np.random.default_rng(seed))
-    ]
-    chosen = {}
-    for name, value, values in zip(wanted, once, np.array(drawn).T):
-        low, high = np.quantile(values[np.isfinite(values)], [0.025, 0.975]) if np.isfinite(value) else (np.nan, np.nan)
-        limits = {"threshold": value, "low": float(low), "high": float(high)}
-        chosen[name] = limits if np.isfinite(value) else None
-    logistic = LogisticRegression(C=np.inf).fit(cosines[:, None], related)
+    wanted = f"precision {precision:g}", f"false positive rate {false_positive_rate:g}"
+    limits = zip(found(np.ones(len(cosines))), *_interval(found, pairs, replicates, seed))
+    # Platt's targets, a little inside 0 and 1, as each pair once with either label: separable pairs have a slope, too
+    inside = np.where(related, (related.sum() + 1) / (related.sum() + 2), 1 / ((~related).sum() + 2))
+    twice, labels = np.concatenate([cosines, cosines])[:, None], np.repeat([1, 0], len(cosines))
+    logistic = LogisticRegression(C=np.inf).fit(twice, labels, np.concatenate([inside, 1 - inside]))
     return {
-        "thresholds": chosen,
+        "thresholds": {
+            name: [value if np.isfinite(value) else None for value in map(float, of)]
+            for name, of in zip(wanted, limits)
+        },
         "calibration": {"slope": float(logistic.coef_[0, 0]), "intercept": float(logistic.intercept_[0])},
         "related": f"grade {related_from} or more",
         "share_related": float(related.mean()),
@@ -269,16 +264,45 @@ def thresholds(
 
 
 def judge(
-    chosen: dict[str, dict | None], cosines: Float[np.ndarray, " pairs"], related: Bool[np.ndarray, " pairs"]
-) -> dict[str, dict[str, float]]:
-    """What each of the thresholds, `chosen` on other pairs by `thresholds`, does on these; an empty row for None."""
-    rows = {}
-    for wanted, of in chosen.items():
-        called = cosines >= (of or {"threshold": np.inf})["threshold"]
-        shares = {"precision": related[called], "recall": called[related], "false positive rate": called[~related]}
-        rates = {name: float(share.mean()) if len(share) else np.nan for name, share in shares.items()}
-        rows[wanted] = of | rates if of else {}
+    found: dict,
+    cosines: Float[np.ndarray, " pairs"],
+    pairs: pd.DataFrame,
+    related_from: int,
+    replicates: int = 200,
+    seed: int = 0,
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """What the thresholds, `found` on other pairs by `thresholds`, do on these: precision, recall and false-positive
+    rate of each, and the squared error of the calibrated probability (Brier 1950), with 95 % intervals. NaN is what
+    is not known; a threshold that cannot be met has an empty row."""
+    related, rows = pairs["grade"].to_numpy() >= related_from, {}
+    slope, intercept = found["calibration"]["slope"], found["calibration"]["intercept"]
+    squared = (1 / (1 + np.exp(-slope * cosines - intercept)) - related) ** 2
+    for name, (cut, *ends) in found["thresholds"].items():
+        rows[name] = {}
+        if cut is None:
+            continue
+        called = cosines >= cut
+
+        def rates(weights: Float[np.ndarray, " pairs"], called=called) -> tuple[float, ...]:
+            of = ((related, called), (called, related), (called, ~related), (squared, np.full(len(related), True)))
+            return tuple(
+                float(np.average(what[among], weights=weights[among])) if weights[among].sum() else np.nan
+                for what, among in of
+            )
+
+        names = "precision", "recall", "false positive rate", "squared error of the probability"
+        limits = zip(rates(np.ones(len(related))), *_interval(rates, pairs, replicates, seed))
+        threshold = {"threshold": (cut, *(np.nan if end is None else end for end in ends))}
+        rows[name] = threshold | dict(zip(names, limits))
     return rows
+
+
+def _interval(measure: Callable, pairs: pd.DataFrame, replicates: int, seed: int) -> Float[np.ndarray, "2 values"]:
+    """95 % interval of each value that `measure` has of the pairs' weights, from resampling events; of order
+    statistics, for a value may be infinite."""
+    clusters, rng = _clusters(pairs, "event"), np.random.default_rng(seed)
+    drawn = [measure(times[clusters].astype(float)) for times in _multiplicities(clusters, replicates, rng)]
+    return np.nanquantile(drawn, [0.025, 0.975], axis=0, method="inverted_cdf")
 
 
 def general_language_pairs(seed: int = 0) -> tuple[pd.DataFrame, str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.corpus import library_versions, write_atomically
-from src.encoder import Encoder
+from src.encoder import PRESETS, Encoder
 from src.scorecard import MAIN, Scorecard, compare
 
 
@@ -81,8 +81,8 @@ def write_card(
         f"# {name}",
         f"{settings['base model']}, fine-tuned ({settings.get('objective')}) on sentences of one domain "
         f"({settings.get('corpus')}), so that their cosine similarities use a wider range.",
-        f'```python\nfrom sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer("{name}")'
-        "\n```",
+        "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
+        f'model = SentenceTransformer("path/to/{name}")\n```',
     ]
     if picture:
         write_atomically(folder / Path(picture).name, lambda path: shutil.copyfile(picture, path))
@@ -113,9 +113,10 @@ def write_card(
     parts += [
         "## Use and limits",
         "For sentences like those it was trained on. It has been made to tell these apart, and order among others may "
-        "be worse than the base model's: measure before use. The licence is that of the base model.",
+        "be worse than the base model's: measure before use. The licence is that of the base model"
+        + (f", {PRESETS[settings['base model']].licence}." if settings["base model"] in PRESETS else "."),
         "## Settings",
         "\n".join(f"- {key}: {value}" for key, value in (settings | library_versions()).items()),
-        f'To share it: `SentenceTransformer("{name}").push_to_hub("you/{name}")`.',
+        f'To share it: `SentenceTransformer("path/to/{name}").push_to_hub("you/{name}")`.',
     ]
     write_atomically(folder / "README.md", lambda path: path.write_text("\n\n".join(parts) + "\n"))

@@ -24,11 +24,13 @@ import torch.distributed as dist
 import torch.nn.functional as F
 import yaml
 from accelerate import PartialState
+from accelerate.data_loader import prepare_data_loader
 from filelock import FileLock, Timeout
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
@@ -41,13 +43,14 @@ from src.corpus import (
     split_sentences,
     write_atomically,
 )
-from src.encoder import Encoder, load_encoder, processes
+from src.encoder import Encoder, load_encoder, of_first_process, processes
 from src.losses import info_nce, relation_loss, take_apart, topic_and_facts
 from src.quality import effective_rank
+from src.sentences import triplets
 from src.similarity import pairwise_distribution
 
 OBJECTIVES = ("simcse", "supervised_simcse", "topic_and_facts")
-PROBE, LOOKS = 128, 4  # sentences by which a collapse is seen, and how often an epoch (then it is saved, too)
+PROBE, LOOKS = 64, 4  # sentences by which a collapse is seen, and how often an epoch (then it is saved, too)
 SEAL = "checksums.json"  # written last: a folder without it is half a folder
 CHUNK = 32  # sentences of similar length in a forward pass: a batch padded as one takes half as long again
 
@@ -128,7 +131,8 @@ def fine_tune(
     targets = None
     if settings.objective == "topic_and_facts":
         topic, facts = parts or take_apart(columns[0], encoder.encode, seed=settings.seed)
-        targets = torch.from_numpy(topic_and_facts(topic, facts, settings.facts).astype(np.float32))
+        targets = of_first_process(topic_and_facts(topic, facts, settings.facts).astype(np.float32))
+        targets = torch.from_numpy(targets)
     tokens = [encoder.tokenize(column) for column in columns]
     if settings.objective == "simcse":
         _refuse_equal_views(encoder, tokens[0][:2])
@@ -150,9 +154,9 @@ def _train(encoder, tokens, targets, settings, after_epoch, folder: Path) -> lis
         warmup_steps=math.ceil(0.1 * len(tokens[0]) / settings.batch_size), seed=settings.seed, data_seed=settings.seed,
         bf16=settings.bf16, use_cpu=not torch.cuda.is_available(), logging_steps=1, logging_nan_inf_filter=False,
         save_strategy="steps" if encoder.cache else "no", save_steps=progress.every,
-        report_to="none", disable_tqdm=True, remove_unused_columns=False, accelerator_config={"even_batches": False},
-        ddp_find_unused_parameters=True, dataloader_pin_memory=torch.cuda.is_available(),
+        report_to="none", disable_tqdm=True, remove_unused_columns=False,
     )  # fmt: skip
+    arguments._n_gpu = 1  # of a process; several GPUs are for several processes, not for DataParallel's split batches
     trainer = _WholeBatches(
         Objective(encoder, settings, tokens, targets),
         arguments,
@@ -178,10 +182,11 @@ class _WholeBatches(Trainer):
     then the same on any number of processes, and no sentence is repeated to make shares even."""
 
     def get_train_dataloader(self):
-        loader = super().get_train_dataloader()
-        if self.args.world_size > 1:
-            loader.batch_sampler.num_processes, loader.batch_sampler.process_index = 1, 0
-        return loader
+        loader = DataLoader(self.train_dataset, self.args.train_batch_size, shuffle=True, collate_fn=self.data_collator)
+        return prepare_data_loader(
+            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True,
+            use_seedable_sampler=True, data_seed=self.args.data_seed,
+        )  # fmt: skip
 
 
 class Objective(nn.Module):
@@ -202,7 +207,7 @@ class Objective(nn.Module):
         super().__init__()
         width = encoder.model.config.hidden_size
         self.transformer, self.encoder, self.settings, self.tokens = encoder.model, encoder, settings, tokens
-        self.register_buffer("targets", targets, persistent=False)
+        self.targets = targets  # no buffer, which would be sent to all processes at every step
         self.head = nn.Sequential(nn.Linear(width, width), nn.Tanh()) if settings.mlp_head else nn.Identity()
         self.head.to(encoder.model.device)
 
@@ -217,15 +222,23 @@ class Objective(nn.Module):
             views = embeddings.float().view(len(self.tokens), len(mine), -1).transpose(0, 1)
             anchors, *others = _gather(views, [len(share) for share in shares]).unbind(1)
             if self.targets is not None:
-                return {"loss": relation_loss(anchors, self.targets[rows], self.settings.stretch)}
+                return {
+                    "loss": relation_loss(anchors, self.targets[rows.cpu()].to(anchors.device), self.settings.stretch)
+                }
             return {"loss": info_nce(anchors, others[0], self.settings.temperature, *others[1:])}
 
 
 def _embed(encoder: Encoder, tokens: Sequence, gradient_caching: bool = False) -> Float[Tensor, "sentences dim"]:
-    """Embeddings in the order of the tokenized sentences. With `gradient_caching` no chunk's activations are kept: each
-    is run again, under the same dropout masks, when its gradient is known."""
+    """Embeddings in the order of the tokenized sentences. With `gradient_caching` no chunk's activations are kept but
+    its words' embeddings: each is run again, under the same dropout masks, when its gradient is known."""
     embed = partial(checkpoint, encoder.embed, use_reentrant=False) if gradient_caching else encoder.embed
-    rows, embeddings = zip(*((rows, embed(batch)) for rows, batch in encoder.batches(tokens, CHUNK)))
+    rows, chunks = zip(*encoder.batches(tokens, CHUNK))
+    # words are looked up for all chunks at once: the gradient of the table, the largest there is, is made once, not by
+    # chunk. And `checkpoint` replays the dropout of a GPU only when it sees a tensor of that GPU in a plain dict
+    ids = [chunk.pop("input_ids").to(encoder.model.device) for chunk in chunks]
+    words = encoder.model.get_input_embeddings()(torch.cat([part.flatten() for part in ids]))
+    words = [part.view(*of.shape, -1) for part, of in zip(words.split([of.numel() for of in ids]), ids)]
+    embeddings = [embed({**chunk, "inputs_embeds": part}) for chunk, part in zip(chunks, words)]
     return torch.cat(embeddings)[torch.tensor(list(chain.from_iterable(rows))).argsort()]
 
 
@@ -306,8 +319,9 @@ class _Progress(TrainerCallback):
         at_end = state.global_step % self.steps == 0
         if state.global_step % self.every == 0 or at_end:  # before anything is saved
             self._guard(state.global_step)
-        if at_end and self.encoder.cache and state.is_world_process_zero:  # before the checkpoint of this step
-            end = output_folder(self.folder / f"epoch-{state.global_step // self.steps}")
+        end = self.folder / f"epoch-{state.global_step // self.steps}"
+        if at_end and self.encoder.cache and state.is_world_process_zero and not (end / SEAL).is_file():
+            end.mkdir(exist_ok=True)  # before the checkpoint of this step
             save_file(self.encoder.model.state_dict(), end / "model.safetensors")
             (end / "losses.json").write_text(json.dumps(self.losses))
             _seal(end)
@@ -411,13 +425,15 @@ def _folder(encoder: Encoder, settings: TrainingSettings, tokens: list, targets:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
         return
+    # what the objective does not use, and the number of epochs: of those that are there, as many as wanted are taken
+    unused = ("temperature",) if targets is not None else ("facts", "stretch")
     key = fingerprint(
-        asdict(settings) | {"epochs": None},  # a longer run begins with the shorter one
+        asdict(settings) | dict.fromkeys(("epochs", "precision", *unused)),
         [settings.bf16, encoder.model.device.type, encoder.pooling, processes()[1], encoder.weights()],
         [[row["input_ids"] for row in view] for view in tokens],
         "" if targets is None else hashlib.sha256(targets.numpy().tobytes()).hexdigest(),
     )
-    folder = output_folder(encoder.cache / f"{encoder.name}-{settings.objective}-{key}")
+    folder = output_folder(encoder.cache / of_first_process(f"{encoder.name}-{settings.objective}-{key}"))
     lock = FileLock(folder / ".lock", timeout=0) if processes()[0] == 0 else contextlib.nullcontext()
     try:
         with lock:
@@ -439,23 +455,20 @@ def _check_seal(folder: Path) -> None:
             raise ValueError(f"{folder / name} is not as it was written: remove {folder.parent} to train anew")
 
 
-def notebook_defaults() -> dict[str, object]:
-    """The values in the parameters cell of `fine_tune.ipynb`."""
-    cells = json.loads((Path(__file__).parent.parent / "fine_tune.ipynb").read_text())["cells"]
-    cell = next(cell for cell in cells if "parameters" in cell["metadata"].get("tags", []))
-    return {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse("".join(cell["source"])).body}
-
-
 def main() -> None:
-    from src.sharing import save_encoder  # below this module: the command alone needs it
+    from papermill import inspect_notebook  # below this module, and for the command alone
+
+    from src.sharing import save_encoder
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("profile", type=Path, help="a YAML file like those in profiles/; its section fine_tune is read")
     given = (yaml.safe_load(parser.parse_args().profile.read_text()) or {}).get("fine_tune") or {}
-    parameters = notebook_defaults()
+    cell = inspect_notebook(str(Path(__file__).parent.parent / "fine_tune.ipynb"))
+    parameters = {name: ast.literal_eval(parameter["default"]) for name, parameter in cell.items()}
     if unknown := set(given) - set(parameters):
         raise SystemExit(f"fine_tune has no parameter {unknown.pop()!r}, only {', '.join(parameters)}")
-    parameters |= given | {"epochs": (given.get("saved_epoch") or parameters["saved_epoch"])}
+    parameters |= given
+    parameters["epochs"] = parameters["saved_epoch"]  # what comes after it would be for looking at
     names = {field.name for field in fields(TrainingSettings)}
     settings = TrainingSettings(**{name: value for name, value in parameters.items() if name in names})
     state = PartialState(cpu=not torch.cuda.is_available())  # under a launcher: joins the others, picks a GPU
@@ -464,6 +477,10 @@ def main() -> None:
     encoder = load_encoder(
         *(parameters[name] for name in ("model", "pooling", "max_length", "models_folder", "cache_folder"))
     )
+    if settings.objective == "supervised_simcse":  # of the sport grammar, as in the notebook
+        training = triplets("train", parameters["train_sentences"], settings.seed)
+    if state.is_main_process:
+        print(f"{settings}, {len(training):,} rows, {state.num_processes} processes", flush=True)
     fine_tune(encoder, training, settings)
     if state.is_main_process:
         settings = asdict(settings) | {"corpus": parameters["corpus_path"], "sentences": len(training)}

@@ -2,6 +2,7 @@ import json
 import os
 import re
 
+import numpy as np
 import pytest
 from datasets import Dataset
 
@@ -84,7 +85,7 @@ def test_missing_file_and_unknown_format(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file .*sport_sentences\.csv"):
         load_sentences(tmp_path / "sport_sentences.csv")
     (tmp_path / "corpus.docx").touch()
-    with pytest.raises(ValueError, match=r"formats that can be read: \.csv"):
+    with pytest.raises(ValueError, match=r"is a \.docx file: one of the formats that can be read is needed, \.csv"):
         load_sentences(tmp_path / "corpus.docx")
 
 
@@ -102,6 +103,9 @@ def test_split_is_seeded_and_in_proportion():
     splits = [split_sentences(dataset, seed)["split"][:] for seed in (0, 0, 1)]
     assert splits[0] == splits[1] != splits[2]
     assert [splits[0].count(s) for s in ("train", "validation", "test")] == [140, 20, 40]
+    twice = Dataset.from_dict({"sentence": [str(i) for i in range(200)] * 2})
+    one, other = np.array(split_sentences(twice)["split"][:]).reshape(2, 200)
+    assert (one == other).all()  # or a test sentence would have been trained on
     own = dataset.add_column("split", ["test"] * 200)
     assert split_sentences(own) is own
 
@@ -203,5 +207,9 @@ def test_blank_rows_are_left_out_and_counted_and_a_folder_is_one_corpus(tmp_path
     with pytest.warns(UserWarning, match="2 blank rows of 5 were left out"):
         assert load_sentences(tmp_path)["sentence"][:] == ["one", "two", "three\u2028and on"]
     (tmp_path / "c.csv").touch()
-    with pytest.raises(ValueError, match="is not of one of the formats"):
+    with pytest.raises(ValueError, match=r"holds \.csv and \.txt: one of the formats that can be read is needed"):
         load_sentences(tmp_path)
+    rows = [{"sentence": s} for s in ("one", " ", None, "four")]
+    (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ValueError, match="row 3: None is no text"):  # the blank one counts
+        load_sentences(tmp_path / "d.jsonl")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,10 +14,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import yaml
+from accelerate import PartialState
 
 from src.encoder import load_encoder
 from src.losses import take_apart, topic_and_facts
-from src.training import Objective, TrainingSettings, _embed
+from src.training import Objective, TrainingSettings, _embed, fine_tune
 
 ROOT = Path(__file__).parent.parent
 FAST = TrainingSettings(learning_rate=1e-3, batch_size=8, precision="fp32")
@@ -26,20 +28,57 @@ CASES = [(objective, size) for objective in ("simcse", "topic_and_facts") for si
 COUNTS = (72, 71, 2)  # of sentences to encode
 
 
-def one_of_two(rank, folder, model, sentences):
-    """One of two processes of a gloo group: steps of all cases, and encoding."""
+def join(rank, port):
+    """Become one of two processes, as a launcher would have it."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    PartialState(cpu=True)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def one_of_two(rank, port, folder, model, sentences):
+    """Steps of all cases, encoding, and a whole run."""
+    join(rank, port)
     steps = [loss_and_gradients(rank, model, sentences, *case) for case in CASES]
     encoded = [load_encoder(model, "mean").encode(sentences[:count], progress=False) for count in COUNTS]
-    torch.save({"steps": dict(zip(CASES, steps)), "encoded": dict(zip(COUNTS, encoded))}, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    trained = train(model, sentences, folder / "undisturbed")
+    torch.save(
+        {"steps": dict(zip(CASES, steps)), "encoded": dict(zip(COUNTS, encoded)), "trained": trained},
+        folder / f"{rank}.pt",
+    )
+
+
+def train(model, sentences, cache):
+    encoder = load_encoder(model, "mean", cache=cache)
+    settings = replace(FAST, epochs=2)  # 9 steps an epoch, saved every second
+    losses = fine_tune(encoder, sentences, settings)
+    return losses, encoder.weights()
+
+
+def trained_again(rank, port, folder, model, sentences, kill_at):
+    """Both processes are at the same run; the second dies in a step of the second epoch."""
+    join(rank, port)
+    if kill_at and rank == 1:
+        forward, taken = Objective.forward, []
+
+        def count(objective, rows):
+            taken.append(rows)
+            return forward(objective, rows) if len(taken) < kill_at else os._exit(9)
+
+        Objective.forward = count
+    torch.save(train(model, sentences, folder / "killed"), folder / f"again-{rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def both(tiny_folder, some_sentences, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gloo")
-    mp.spawn(one_of_two, args=(folder, str(tiny_folder), some_sentences), nprocs=2)
+    mp.spawn(one_of_two, args=(free_port(), folder, str(tiny_folder), some_sentences), nprocs=2)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 
@@ -99,6 +138,16 @@ def test_two_processes_encode_a_share_each_and_have_all(both, tiny, some_sentenc
         alone = tiny.encode(some_sentences[:count], progress=False)
         for each in both:
             assert np.allclose(each["encoded"][count], alone, atol=1e-6)
+
+
+def test_two_processes_of_which_one_is_killed_go_on(both, tiny_folder, some_sentences, tmp_path):
+    arguments = tmp_path, str(tiny_folder), some_sentences
+    with pytest.raises(mp.ProcessExitedException):
+        mp.spawn(trained_again, args=(free_port(), *arguments, 13), nprocs=2)
+    assert list(tmp_path.glob("killed/*/checkpoint-12"))
+    mp.spawn(trained_again, args=(free_port(), *arguments, 0), nprocs=2)
+    for rank in (0, 1):
+        assert torch.load(tmp_path / f"again-{rank}.pt", weights_only=False) == both[0]["trained"] == both[1]["trained"]
 
 
 def profile(tmp_path, tiny_folder, name, **values):

@@ -10,6 +10,7 @@ import nbformat
 import papermill
 import pytest
 import yaml
+from nbconvert import HTMLExporter
 from PIL import Image
 
 from run_notebooks import NOTEBOOKS, ROOT, notebook_parameters, tidy
@@ -70,9 +71,9 @@ def test_every_picture_is_legible_in_size_and_has_its_numbers(executed):
 
 
 def test_own_sentences_without_sports_or_grades(tmp_path, tiny_folder, some_sentences):
-    """Another corpus by the parameters alone: no sport, no split, no pairs."""
-    corpus = tmp_path / "mine.txt"
-    corpus.write_text("\n".join(some_sentences * 2))  # with repeats
+    """Another corpus by the parameters alone: no sport, no split, no pairs, and a sentence that would like to run."""
+    corpus, hostile = tmp_path / "mine.txt", "<script>alert('gotcha')</script> beats the field"
+    corpus.write_text("\n".join([hostile, *some_sentences * 2]))  # with repeats
     for notebook, parameters in {
         "baseline_comparison": {"comparison_model": None},
         "fine_tune": {
@@ -80,6 +81,7 @@ def test_own_sentences_without_sports_or_grades(tmp_path, tiny_folder, some_sent
             "other_temperature": None,
             "batch_size": 8,
             "saved_model": str(tmp_path / "tuned"),
+            "look_at": hostile,
         },
     }.items():
         common = {
@@ -94,7 +96,10 @@ def test_own_sentences_without_sports_or_grades(tmp_path, tiny_folder, some_sent
             ROOT / f"{notebook}.ipynb", tmp_path / "out.ipynb", common | parameters, cwd=ROOT, progress_bar=False
         )
     assert (tmp_path / "tuned" / "model.safetensors").is_file()
-    assert corpus.read_text() == "\n".join(some_sentences * 2)
+    assert corpus.read_text() == "\n".join([hostile, *some_sentences * 2])
+    page, _ = HTMLExporter().from_notebook_node(nbformat.read(tmp_path / "out.ipynb", 4))
+    assert "&lt;script&gt;alert(" in page
+    assert "<script>alert(" not in page
 
 
 def test_an_error_in_a_cell_is_shown_and_stops_the_run(tmp_path):

@@ -76,6 +76,18 @@ def test_killed_at_a_step_and_run_again(tiny_folder, some_sentences, tmp_path, u
     assert train(tiny_folder, some_sentences, tmp_path) == undisturbed
 
 
+@pytest.mark.parametrize("step", [9, 16])
+def test_killed_at_the_end_of_an_epoch_that_ends_with_a_save(tiny_folder, some_sentences, tmp_path, step):
+    settings = replace(
+        FAST, batch_size=9
+    )  # 8 steps an epoch, saved every second: the next one has begun, or all is done
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(step, patch)
+        killed(lambda: train(tiny_folder, some_sentences, tmp_path, settings))
+    expected = train(tiny_folder, some_sentences, None, settings)
+    assert train(tiny_folder, some_sentences, tmp_path, settings) == expected
+
+
 @pytest.mark.parametrize(
     "where",
     [
@@ -106,10 +118,15 @@ def test_what_was_finished_is_not_done_again(tiny_folder, some_sentences, tmp_pa
     assert train(tiny_folder, some_sentences, tmp_path) == undisturbed
     losses, snapshots, _ = undisturbed
     first = losses[:9], {1: snapshots[1]}, snapshots[1]
+    assert (
+        train(tiny_folder, some_sentences, tmp_path, replace(FAST, facts=0.5)) == undisturbed
+    )  # which it does not use
     assert train(tiny_folder, some_sentences, tmp_path, replace(FAST, epochs=1)) == first  # the longer run's beginning
 
 
-@pytest.mark.parametrize("what", ["temperature", "seed", "sentences", "weights", "max_length", "precision", "code"])
+@pytest.mark.parametrize(
+    "what", ["temperature", "seed", "sentences", "weights", "dropout", "max_length", "precision", "code"]
+)
 def test_a_run_that_differs_in_anything_is_another_run(tmp_path, some_sentences, monkeypatch, what):
     settings = replace(FAST, epochs=1, precision="fp32")
 
@@ -125,6 +142,7 @@ def test_a_run_that_differs_in_anything_is_another_run(tmp_path, some_sentences,
         "seed": lambda: once(tiny, settings=replace(settings, seed=1)),
         "sentences": lambda: once(tiny, some_sentences[::-1]),
         "weights": lambda: once(make_tiny_model(tmp_path / "tiny", seed=1)),
+        "dropout": lambda: once(make_tiny_model(tmp_path / "tiny", dropout=0.5)),
         "max_length": lambda: once(tiny, length=4),
         "precision": lambda: once(tiny, settings=replace(settings, precision="bf16")),
         "code": lambda: (monkeypatch.setattr("src.corpus.library_versions", lambda: {"torch": "3"}), once(tiny))[1],
@@ -174,6 +192,16 @@ def test_code_in_a_checkpoint_is_not_run(tiny_folder, some_sentences, tmp_path):
     with pytest.raises(pickle.UnpicklingError, match=r"[Ww]eights.only"):
         train(tiny_folder, some_sentences, tmp_path)
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_longer_run_leaves_what_a_shorter_one_had_finished(tiny_folder, some_sentences, tmp_path, undisturbed):
+    one = train(tiny_folder, some_sentences, tmp_path, replace(FAST, epochs=1))
+    for name in ("_seal", "save_file"):  # killed while it saves
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(src.training, name, die)
+            killed(lambda: train(tiny_folder, some_sentences, tmp_path))
+        assert train(tiny_folder, some_sentences, tmp_path, replace(FAST, epochs=1)) == one
+    assert train(tiny_folder, some_sentences, tmp_path) == undisturbed
 
 
 def test_two_at_the_same_run_and_a_folder_that_cannot_be_written(tiny_folder, some_sentences, tmp_path):

@@ -183,27 +183,48 @@ def test_thresholds_meet_what_is_wanted_and_not_less():
     precise = [cut for cut in cosines if related[cosines >= cut].mean() >= 0.8]
     few_false = [cut for cut in cosines if (cosines >= cut)[~related].mean() <= 0.1]
     chosen = found["thresholds"]
-    assert chosen["precision 0.8"]["threshold"] == pytest.approx(min(precise))
-    assert chosen["false positive rate 0.1"]["threshold"] == pytest.approx(min(few_false))
-    for of in chosen.values():
-        assert of["low"] <= of["threshold"] <= of["high"]
-        assert of["high"] - of["low"] < 0.3
+    assert chosen["precision 0.8"][0] == pytest.approx(min(precise))
+    assert chosen["false positive rate 0.1"][0] == pytest.approx(min(few_false))
+    for value, low, high in chosen.values():
+        assert low <= value <= high
+        assert 0 < high - low < 0.3
     slope, intercept = found["calibration"].values()
     probabilities = 1 / (1 + np.exp(-slope * cosines - intercept))
-    assert probabilities.mean() == pytest.approx(related.mean(), abs=1e-3)  # a logistic fit's first-order condition
+    assert probabilities.mean() == pytest.approx(related.mean(), abs=0.01)
     assert found["share_related"] == pytest.approx(related.mean())
-    rows = judge(chosen, cosines, related)
-    assert rows["precision 0.8"]["precision"] >= 0.8
-    assert rows["false positive rate 0.1"]["false positive rate"] <= 0.1
-    json.dumps(found)
+    assert json.loads(json.dumps(found)) == found
+    rows = judge(found, cosines, pairs, 2, replicates=50)
+    called = cosines >= chosen["precision 0.8"][0]
+    of_precision = rows["precision 0.8"]
+    assert of_precision["precision"][0] == pytest.approx(related[called].mean())
+    assert of_precision["recall"][0] == pytest.approx(called[related].mean())
+    assert rows["false positive rate 0.1"]["false positive rate"][0] <= 0.1
+    error = ((probabilities - related) ** 2).mean()
+    assert of_precision["squared error of the probability"][0] == pytest.approx(error)
+    assert all(low <= value <= high for row in rows.values() for value, low, high in row.values())
 
 
 def test_a_threshold_that_cannot_be_met_is_none():
     cosines, pairs = graded([0.9, 0.5, 0.4, 0.1], [0, 4, 4, 4])
     found = thresholds(cosines, pairs, 2, 0.95, 0.0, replicates=20)
-    assert found["thresholds"]["precision 0.95"] is None
-    assert found["thresholds"]["false positive rate 0"] is None  # the highest is unrelated
-    judged = judge(found["thresholds"], cosines, np.array([False, True, True, True]))
-    assert judged == {"precision 0.95": {}, "false positive rate 0": {}}
+    assert found["thresholds"]["precision 0.95"][0] is None
+    assert found["thresholds"]["false positive rate 0"][0] is None  # the highest is unrelated
+    assert judge(found, cosines, pairs, 2, replicates=20) == {"precision 0.95": {}, "false positive rate 0": {}}
     with pytest.raises(ValueError, match="4 pairs, all related or all unrelated: related_from is 0"):
         thresholds(cosines, pairs, 0, 0.9, 0.05)
+
+
+def test_a_threshold_whose_upper_end_is_unknown_says_so():
+    """Only the first pair meets it, and a third of the replicates do not have that one: they must not be left out."""
+    cosines, pairs = graded([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2], [4, 0, 4, 0, 4, 0, 4, 0])
+    value, low, high = thresholds(cosines, pairs, 2, 0.95, 0.1)["thresholds"]["precision 0.95"]
+    assert value == 0.9
+    assert low <= value
+    assert high is None
+
+
+def test_pairs_that_are_told_apart_without_error_have_a_calibration():
+    cosines, pairs = graded([0.1, 0.2, 0.3, 0.6, 0.7, 0.8], [0, 0, 1, 3, 4, 4])
+    slope, intercept = thresholds(cosines, pairs, 2, 0.9, 0.1, replicates=20)["calibration"].values()
+    assert 1 < slope < 30
+    assert -intercept / slope == pytest.approx(0.45, abs=0.02)

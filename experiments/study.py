@@ -12,11 +12,14 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import product
 
 import numpy as np
 import pandas as pd
+import torch
+import torch.nn.functional as F
 from datasets import Dataset
 
 from run_notebooks import ROOT
@@ -28,7 +31,7 @@ from src.quality import ALL_GRADES, order
 from src.scorecard import lookup, score
 from src.sentences import graded_pairs, triplets
 from src.similarity import paired_cosines
-from src.training import TrainingSettings, fine_tune, view_retrieval
+from src.training import TrainingSettings, fine_tune
 
 RESULTS = ROOT / "experiments" / "study.jsonl"
 MODEL, MAX_LENGTH = "all-MiniLM-L6-v2", 64
@@ -89,6 +92,21 @@ class Truth:
             measures[name]["general_language"] = order(cosines, self.control["grade"].to_numpy(), ALL_GRADES)
         measures["as it is"]["view_retrieval"] = view_retrieval(encoder, self.corpus["sentence"][:VIEWS])
         return measures
+
+
+def view_retrieval(encoder: Encoder, sentences: Sequence[str]) -> float:
+    """Share of the sentences whose second dropout view is nearer to the first than the views of all others are, in
+    [0, 1]: what SimCSE trains for, on sentences that need not have been trained on, without a label."""
+    tokens = encoder.tokenize(sentences)
+    encoder.model.train()
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        first, second = (
+            torch.cat([F.normalize(encoder.embed(batch), dim=-1) for _, batch in encoder.batches(tokens, 64)])
+            for _ in range(2)
+        )
+    encoder.model.eval()
+    return float((first @ second.T).argmax(1).eq(torch.arange(len(first), device=first.device)).float().mean())
 
 
 def run(truth: Truth, settings: TrainingSettings) -> dict:

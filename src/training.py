@@ -406,18 +406,6 @@ def _refuse_equal_views(encoder: Encoder, tokens: list[dict[str, list[int]]]) ->
         )
 
 
-def view_retrieval(encoder: Encoder, sentences: Sequence[str]) -> float:
-    """Share of the sentences whose second dropout view is nearer to the first than the views of all others are, in
-    [0, 1]: what SimCSE trains for, on sentences that need not have been trained on, without a label."""
-    tokens, was_training = encoder.tokenize(sentences), encoder.model.training
-    encoder.model.train()
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(0)
-        first, second = (F.normalize(_embed(encoder, tokens), dim=-1) for _ in range(2))
-    encoder.model.train(was_training)
-    return float((first @ second.T).argmax(1).eq(torch.arange(len(tokens), device=first.device)).float().mean())
-
-
 @contextlib.contextmanager
 def _folder(encoder: Encoder, settings: TrainingSettings, tokens: list, targets: Tensor | None) -> Iterator[Path]:
     """Where this run is saved, named by all that it depends on, and ours alone until the end."""

@@ -8,6 +8,7 @@ from experiments import study
 from src.encoder import load_encoder
 from src.sharing import save_encoder
 from src.training import TrainingSettings
+from tests.tiny_model import make_tiny_model
 
 
 @pytest.fixture
@@ -64,3 +65,15 @@ def test_the_training_sentences_are_not_looked_at(small):
     assert not set(truth.training) & set(truth.sentences)
     assert set(truth.corpus["split"]) == set(truth.pairs["split"]) == {"validation"}
     assert truth.measure(load_encoder(study.MODEL))["centring"]["mean"] < 0.5
+
+
+def test_view_retrieval_is_certain_without_dropout_and_harder_with_more(tmp_path, some_sentences):
+    stiff, loose, looser = (
+        load_encoder(str(make_tiny_model(tmp_path / str(dropout), dropout=dropout)), "mean")
+        for dropout in (0.0, 0.3, 0.9)
+    )
+    assert study.view_retrieval(stiff, some_sentences) == 1
+    shares = [study.view_retrieval(encoder, some_sentences) for encoder in (loose, looser)]
+    assert 1 > shares[0] > shares[1] >= 0
+    assert shares[0] == study.view_retrieval(loose, some_sentences)  # its own seed
+    assert not loose.model.training

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from src.encoder import load_encoder
 from src.losses import info_nce, take_apart, topic_and_facts
-from src.training import Collapse, Objective, TrainingSettings, fine_tune, view_retrieval
+from src.training import Collapse, Objective, TrainingSettings, fine_tune
 from tests.tiny_model import make_tiny_model
 
 FAST = TrainingSettings(epochs=2, learning_rate=1e-3, batch_size=8, precision="fp32")
@@ -152,18 +152,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_folder, some_sentences):
     encoder.model.encoder.layer[0].output.dense.weight.data[:] = torch.inf
     with pytest.raises(Collapse, match="the loss is nan at step 1: stopped, and the model is as it was at step 0"):
         fine_tune(encoder, some_sentences, FAST)
-
-
-def test_view_retrieval_is_certain_without_dropout_and_harder_with_more(tmp_path, some_sentences):
-    stiff, loose, looser = (
-        load_encoder(str(make_tiny_model(tmp_path / str(dropout), dropout=dropout)), "mean")
-        for dropout in (0.0, 0.3, 0.9)
-    )
-    assert view_retrieval(stiff, some_sentences) == 1
-    shares = [view_retrieval(encoder, some_sentences) for encoder in (loose, looser)]
-    assert 1 > shares[0] > shares[1] >= 0
-    assert shares[0] == view_retrieval(loose, some_sentences)  # its own seed
-    assert not loose.model.training
 
 
 def test_topic_and_facts_learns_its_targets_without_dropout(tmp_path, some_sentences):

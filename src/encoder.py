@@ -24,7 +24,15 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from src.corpus import check_sentences, fingerprint, output_folder, write_atomically
@@ -226,6 +234,10 @@ def load_encoder(
 
     transformers_logging.disable_progress_bar()
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
+        raise ValueError(
+            f"{model} is a decoder ({config.model_type}), whose tokens see nothing after them: an encoder is needed"
+        )
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     transformer, report = AutoModel.from_pretrained(
         folder, config=config, dtype=torch.float32, trust_remote_code=False, output_loading_info=True,

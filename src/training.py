@@ -400,9 +400,11 @@ def _refuse_equal_views(encoder: Encoder, tokens: list[dict[str, list[int]]]) ->
         equal = torch.equal(encoder.embed(batch), encoder.embed(batch))
     encoder.model.train(was_training)
     if equal:
+        config = encoder.model.config.to_dict()
+        names = [key for key, of in config.items() if "dropout" in key and "classifier" not in key and of == 0]
         raise ValueError(
-            f"{encoder.name} has dropout 0 everywhere, both views of a sentence would be identical: set dropout in its "
-            "config.json (hidden_dropout_prob = 0.1 for most models)"
+            f"{encoder.name} has dropout 0 everywhere, both views of a sentence would be identical: set "
+            f"{', '.join(names)} in its config.json (0.1 in most models), or take the objective topic_and_facts"
         )
 
 

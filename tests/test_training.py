@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from src.encoder import load_encoder
 from src.losses import info_nce, take_apart, topic_and_facts
-from src.training import Collapse, Objective, TrainingSettings, fine_tune
+from src.training import Collapse, Objective, TrainingSettings, _embed, fine_tune
 from tests.tiny_model import make_tiny_model
 
 FAST = TrainingSettings(epochs=2, learning_rate=1e-3, batch_size=8, precision="fp32")
@@ -49,7 +50,8 @@ def test_sentences_that_cannot_work(tiny, some_sentences):
 def test_a_model_without_dropout_is_refused(tmp_path, some_sentences):
     stiff = load_encoder(str(make_tiny_model(tmp_path / "stiff", dropout=0.0)), "mean")
     before = stiff.encode(some_sentences, progress=False)
-    with pytest.raises(ValueError, match="stiff has dropout 0 everywhere, both views of a sentence would be identical"):
+    message = "stiff has dropout 0 everywhere, both views .* set hidden_dropout_prob, attention_probs_dropout_prob in its config"
+    with pytest.raises(ValueError, match=message):
         fine_tune(stiff, some_sentences, FAST)
     assert np.array_equal(stiff.encode(some_sentences, progress=False), before)
 
@@ -222,3 +224,47 @@ def test_a_collapse_stops_the_run_and_gives_back_the_model(tiny_folder, some_sen
         fine_tune(encoder, some_sentences, FAST)
     assert all(torch.equal(value, healthy[name]) for name, value in encoder.model.state_dict().items())
     assert not encoder.model.training
+
+
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "pad_token_id": 0,
+}
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "mpnet", "modernbert"])
+def test_every_kind_of_encoder_embeds_in_training_as_it_does_in_evaluation(tiny_folder, tmp_path, some_sentences, kind):
+    """Words looked up beforehand must not change the positions that a model gives them, nor what padding is."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    tokenizer.save_pretrained(tmp_path)
+    special = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), max_position_embeddings=66, **SMALL, **special)
+    torch.manual_seed(0)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    encoder = load_encoder(str(tmp_path), "mean")
+    tokens = encoder.tokenize([*some_sentences[:5], "a far longer sentence, of many more words than all of the others"])
+    with torch.no_grad():
+        embeddings = _embed(encoder, tokens)
+        alone = torch.cat([encoder.embed(encoder.tokenizer.pad([row], return_tensors="pt")) for row in tokens])
+    assert torch.allclose(embeddings, alone, atol=1e-5)
+    settings = replace(FAST, epochs=1)
+    if kind == "modernbert":
+        with pytest.raises(ValueError, match="set attention_dropout, embedding_dropout, mlp_dropout in its config"):
+            fine_tune(encoder, some_sentences, settings)
+    else:
+        assert len(fine_tune(encoder, some_sentences, settings)) == 9
+    assert len(fine_tune(encoder, some_sentences, replace(settings, objective="topic_and_facts"))) == 9
+
+
+def test_a_decoder_is_refused(tiny_folder, tmp_path):
+    AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(tmp_path)
+    AutoModel.from_config(AutoConfig.for_model("gpt2", n_embd=32, n_layer=1, n_head=2, vocab_size=99)).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(
+        ValueError, match=r"is a decoder \(gpt2\), whose tokens see nothing after them: an encoder is needed"
+    ):
+        load_encoder(str(tmp_path), "mean")

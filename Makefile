@@ -17,7 +17,7 @@ help:
 	@echo "make lab      open JupyterLab"
 	@echo "make figures  re-execute the committed notebooks in place, refresh data/ and figures/"
 	@echo "make study    the runs over settings and seeds, two hours on two cores; what is done is not done again"
-	@echo "make final    what the study chose, five seeds on the test split, 20 minutes; kept in runs/final"
+	@echo "make final    what the study chose, five seeds on the test split, 20 minutes; kept in runs/cache"
 	@echo "make bench    speed and memory against the libraries one would otherwise use, 20 minutes on a quiet machine"
 	@echo "make cache    what runs have kept, and its size; make clean-cache removes it"
 	@echo "make check    lint and check the format"
@@ -40,6 +40,7 @@ study: .venv/installed
 
 final: .venv/installed
 	@for part in 1/2 2/2; do OMP_NUM_THREADS=1 $(BIN)/python -m experiments.final --part $$part & done; wait
+	@$(BIN)/python -m experiments.final
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.pairwise && $(BIN)/python -m benchmarks.training

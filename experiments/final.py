@@ -3,13 +3,13 @@ to the same width.
 
 python -m experiments.final [--model all-MiniLM-L6-v2] [--seeds 0 1 2 3 4] [--part 1/2]
 
-Each seed's embeddings are kept in runs/final, so that a run that was broken off goes on; whichever process finds all
-seeds there writes figures/final.json and .png (of another model: final_MODEL). About 35 minutes of one core.
+What is trained and encoded is kept in runs/cache, so that a run that was broken off goes on. `--part 1/2` and `--part
+2/2` share the seeds between two processes (`make final`); without a part, figures/final.json and .png are written (of
+another model: final_MODEL). About 35 minutes of one core.
 """
 
 import argparse
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,6 @@ from scipy.optimize import minimize_scalar
 from experiments.study import CHOSEN, FITTED_ON, MAX_LENGTH, MODEL, TRAINED_ON, draw
 from run_notebooks import ROOT
 from src import plots
-from src.corpus import output_folder, write_atomically
 from src.encoder import load_encoder
 from src.postprocessing import SpectralScaling
 from src.scorecard import Scorecard, general_language_pairs, lookup, score, score_pairs
@@ -28,7 +27,7 @@ from src.similarity import paired_cosines, pairwise_distribution
 from src.training import fine_tune
 
 LOOKED_AT, REPLICATES = 5_000, 200
-FIGURES, KEPT = ROOT / "figures", ROOT / "runs" / "final"
+FIGURES, CACHE = ROOT / "figures", ROOT / "runs" / "cache"
 SHOWN = (
     "width", "width_within", "topic_order", "fact_order", *(f"rung_auc[{k}]" for k in (1, 2, 3, 4)),
     "name_trap_auc", "wording_trap_auc",
@@ -125,22 +124,15 @@ def main() -> None:
     parser.add_argument("--part", default="1/1", help="which of how many processes this is")
     options = parser.parse_args()
     part, parts = map(int, options.part.split("/"))
-    test, folder = Test(), output_folder(KEPT)
-
-    def file(seed: int | str) -> Path:
-        return folder / f"{Path(options.model).name}_{seed}_{CHOSEN.facts}_{CHOSEN.stretch}_{CHOSEN.epochs}.npy"
-
+    test, embeddings = Test(), []
     for seed in ["base", *options.seeds][part - 1 :: parts]:
-        if file(seed).exists():
-            continue
-        encoder = load_encoder(options.model, max_length=MAX_LENGTH)
+        encoder = load_encoder(options.model, max_length=MAX_LENGTH, cache=CACHE)
         if seed != "base":
             fine_tune(encoder, test.training, replace(CHOSEN, seed=seed))
-        write_atomically(file(seed), partial(np.save, arr=encoder.encode(test.sentences)))
-    if all(file(seed).exists() for seed in ("base", *options.seeds)):
-        base, *seeds = (np.load(file(seed)) for seed in ("base", *options.seeds))
+        embeddings.append(encoder.encode(test.sentences))
+    if parts == 1:
         name = "final" if options.model == MODEL else f"final_{Path(options.model).name}"
-        combine(test, base, seeds, options.model, name)
+        combine(test, embeddings[0], embeddings[1:], options.model, name)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def small(tmp_path, monkeypatch):
     """The comparison itself, of a tiny model on few sentences."""
     settings = TrainingSettings(objective="topic_and_facts", batch_size=32, learning_rate=1e-3)
     sizes = {"TRAINED_ON": 96, "LOOKED_AT": 300, "FITTED_ON": 64, "REPLICATES": 10, "CHOSEN": settings}
-    for name, value in (sizes | {"FIGURES": tmp_path, "KEPT": tmp_path / "kept"}).items():
+    for name, value in (sizes | {"FIGURES": tmp_path, "CACHE": tmp_path / "cache"}).items():
         monkeypatch.setattr(final, name, value)
     return tmp_path
 
@@ -35,7 +35,7 @@ def test_seeds_are_shared_kept_and_compared(small, tiny, monkeypatch):
     assert width["seeds"][0] != width["seeds"][1]
     assert width["tuned"][0] == pytest.approx(np.mean(width["seeds"]))
     assert width["minus base"][1] <= width["minus base"][0] <= width["minus base"][2]
-    assert len(list((small / "kept").iterdir())) == 3
+    assert len(list((small / "cache").glob("*topic_and_facts*/epoch-1"))) == 2
 
 
 def test_the_test_split_is_all_that_is_looked_at(small):

@@ -118,18 +118,18 @@ def spread(values: list[float]) -> tuple[float, float, float]:
 
 
 def draw_figure(rates: dict, encoded: dict, memories: dict, title: str) -> plt.Figure:
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3), dpi=100, layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.2), dpi=100, layout="constrained")
     for axis, of, label in ((axes[0], rates, "training"), (axes[1], encoded, "encoding")):
         middle, low, high = np.array([spread(values) for values in of.values()]).T
         colours = [plots.COLOURS[int("sentence-transformers" in name)] for name in of]
         bars = axis.barh(list(of), middle, xerr=(middle - low, high - middle), color=colours, capsize=3)
         axis.bar_label(bars, [f"  {value:.0f}" for value in middle])
-        axis.set(xlabel=f"{label}: sentences/s, median and range of the turns")
-        axis.margins(x=0.15)
+        axis.set(xlabel=f"{label}, sentences/s")
+        axis.margins(x=0.2)
         axis.invert_yaxis()
     for colour, (name, values) in zip(plots.COLOURS, memories.items()):
         axes[2].plot(list(values), list(values.values()), "o-", color=colour, label=name)
-    axes[2].set(xlabel="batch size (sentences, two views each)", ylabel="GB at the peak of a step", xscale="log")
+    axes[2].set(xlabel="batch size, sentences", ylabel="GB at the peak of a step", xscale="log")
     axes[2].set_xticks(BATCHES, [str(size) for size in BATCHES])
     axes[2].minorticks_off()
     axes[2].legend(frameon=False)
@@ -205,7 +205,10 @@ def main() -> None:
         "encoding, sentences per second": encoded, "largest difference of vectors": difference,
         "gigabytes": memories, "learned": learned,
     }  # fmt: skip
-    title = f"{MODEL}, {len(sentences):,} sentences of {per_sentence:.0f} tokens, batches of 64, {os.cpu_count()} cores"
+    title = (
+        f"{MODEL}, {len(sentences):,} sentences of {per_sentence:.0f} tokens, batches of 64, {os.cpu_count()} cores; "
+        f"median and range of {options.turns} turns"
+    )
     plots.save_figure(
         draw_figure(rates, encoded, memories, title), ROOT / "figures", "training_benchmark", settings, numbers
     )

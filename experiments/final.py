@@ -30,7 +30,7 @@ LOOKED_AT, REPLICATES = 5_000, 200
 FIGURES, CACHE = ROOT / "figures", ROOT / "runs" / "cache"
 SHOWN = (
     "width", "width_within", "topic_order", "fact_order", *(f"rung_auc[{k}]" for k in (1, 2, 3, 4)),
-    "name_trap_auc", "wording_trap_auc",
+    "name_trap_auc", "wording_trap_auc", "adversarial_topic_order", "adversarial_fact_order",
 )  # fmt: skip
 
 

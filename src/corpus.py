@@ -177,8 +177,9 @@ def output_folder(path: Path | str) -> Path:
 
 
 def fingerprint(*parts: object) -> str:
-    """A short name for what a result depends on: parts that JSON can write, this package's code, the libraries."""
-    code = [file.read_text() for file in sorted(Path(__file__).parent.glob("*.py"))]
+    """A short name for what embeddings or weights depend on: parts that JSON can write, the code, the libraries."""
+    later = ("plots.py", "scorecard.py", "sharing.py")  # come after both
+    code = [file.read_text() for file in sorted(Path(__file__).parent.glob("*.py")) if file.name not in later]
     return hashlib.sha256(json.dumps([*parts, code, library_versions()]).encode()).hexdigest()[:16]
 
 

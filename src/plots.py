@@ -369,7 +369,8 @@ def maps(panels: dict[str, Float[np.ndarray, "n 2"]], groups: Sequence[str], tit
         for k, group in enumerate(largest):
             of_group = places[np.array(groups) == group]
             axis.scatter(*of_group.T, s=6, color=plt.get_cmap("Paired")(k), linewidth=0)
-            axis.annotate(group.replace("_", " "), np.median(of_group, axis=0), ha="center", fontsize="small")
+            if len(names) > 1:
+                axis.annotate(group.replace("_", " "), np.median(of_group, axis=0), ha="center", fontsize="small")
         axis.set(title=name, xticks=[], yticks=[])
     figure.suptitle(title, fontsize="medium")
     return figure

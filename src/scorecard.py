@@ -59,7 +59,7 @@ MEASURES = {
 }  # fmt: skip
 MAIN = (
     "width", "width_within", "mean", "effective_rank",
-    "topic_order", "fact_order", "name_trap_auc", "adversarial_order",
+    "topic_order", "fact_order", "name_trap_auc", "adversarial_topic_order", "adversarial_fact_order",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from src.corpus import library_versions, write_atomically
 from src.encoder import PRESETS, Encoder
-from src.scorecard import MAIN, Scorecard, compare
+from src.scorecard import MAIN, MEASURES, Scorecard, compare
 
 
 def save_encoder(encoder: Encoder, folder: Path | str, settings: dict) -> Path:
@@ -76,8 +76,10 @@ def write_card(
     folder = Path(folder)
     name = name or folder.name
     settings = json.loads((folder / "training.json").read_text())
+    base = PRESETS.get(settings["base model"])
+    known = f"base_model: {base.hub}\nlicense: {base.licence.lower()}\n" if base else ""
     parts = [
-        "---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\n---",
+        f"---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\n{known}---",
         f"# {name}",
         f"{settings['base model']}, fine-tuned ({settings.get('objective')}) on sentences of one domain "
         f"({settings.get('corpus')}), so that their cosine similarities use a wider range.",
@@ -91,7 +93,7 @@ def write_card(
         table = compare(cards, [m for m in MAIN if m in cards[0].values])
         header = "| | " + " | ".join(table.columns) + " |\n|---" + "|---" * len(table.columns) + "|\n"
         rows = "\n".join(
-            f"| {measure} | " + " | ".join(row) + " |" for measure, row in zip(table.index, table.to_numpy())
+            f"| {MEASURES[measure]} | " + " | ".join(row) + " |" for measure, row in zip(table.index, table.to_numpy())
         )
         parts += [
             "## Before and after",
@@ -113,10 +115,10 @@ def write_card(
     parts += [
         "## Use and limits",
         "For sentences like those it was trained on. It has been made to tell these apart, and order among others may "
-        "be worse than the base model's: measure before use. The licence is that of the base model"
-        + (f", {PRESETS[settings['base model']].licence}." if settings["base model"] in PRESETS else "."),
+        "be worse than the base model's: measure before use. The licence is that of the base model.",
         "## Settings",
         "\n".join(f"- {key}: {value}" for key, value in (settings | library_versions()).items()),
-        f'To share it: `SentenceTransformer("path/to/{name}").push_to_hub("you/{name}")`.',
+        f'To share it: `SentenceTransformer("path/to/{name}").push_to_hub("you/{name}", '
+        f'local_model_path="path/to/{name}")`.',
     ]
     write_atomically(folder / "README.md", lambda path: path.write_text("\n\n".join(parts) + "\n"))

@@ -452,13 +452,17 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("profile", type=Path, help="a YAML file like those in profiles/; its section fine_tune is read")
-    given = (yaml.safe_load(parser.parse_args().profile.read_text()) or {}).get("fine_tune") or {}
+    profile = parser.parse_args().profile
+    given = (yaml.safe_load(profile.read_text()) or {}).get("fine_tune")
+    if not isinstance(given, dict):
+        raise SystemExit(f"{profile} has no section fine_tune with parameters")
     cell = inspect_notebook(str(Path(__file__).parent.parent / "fine_tune.ipynb"))
     parameters = {name: ast.literal_eval(parameter["default"]) for name, parameter in cell.items()}
     if unknown := set(given) - set(parameters):
         raise SystemExit(f"fine_tune has no parameter {unknown.pop()!r}, only {', '.join(parameters)}")
     parameters |= given
-    parameters["epochs"] = parameters["saved_epoch"]  # what comes after it would be for looking at
+    # what the notebook trains beyond the epoch that it saves is for looking at
+    parameters["epochs"] = given.get("saved_epoch") or given.get("epochs") or parameters["saved_epoch"]
     names = {field.name for field in fields(TrainingSettings)}
     settings = TrainingSettings(**{name: value for name, value in parameters.items() if name in names})
     state = PartialState(cpu=not torch.cuda.is_available())  # under a launcher: joins the others, picks a GPU

@@ -82,9 +82,9 @@ def test_a_card_says_what_is_known(tiny, tmp_path, some_sentences):
     card = (folder / "README.md").read_text()
     for words in (
         "| | base | epoch 1 |",
-        "| width | ",
+        "| p95 - p5 of the cosines of all pairs | ",
         "![Cosines before and after](picture.png)",
-        '.push_to_hub("you/tuned")',
+        '.push_to_hub("you/tuned", local_model_path="path/to/tuned")',
     ):
         assert words in card
     assert (folder / "picture.png").read_bytes() == b"png"

@@ -301,8 +301,10 @@ def _interval(measure: Callable, pairs: pd.DataFrame, replicates: int, seed: int
     """95 % interval of each value that `measure` has of the pairs' weights, from resampling events; of order
     statistics, for a value may be infinite."""
     clusters, rng = _clusters(pairs, "event"), np.random.default_rng(seed)
-    drawn = [measure(times[clusters].astype(float)) for times in _multiplicities(clusters, replicates, rng)]
-    return np.nanquantile(drawn, [0.025, 0.975], axis=0, method="inverted_cdf")
+    drawn = np.array([measure(times[clusters].astype(float)) for times in _multiplicities(clusters, replicates, rng)])
+    known = [values[~np.isnan(values)] for values in drawn.T]
+    ends = [np.quantile(of, [0.025, 0.975], method="inverted_cdf") if len(of) else (np.nan, np.nan) for of in known]
+    return np.array(ends).T
 
 
 def general_language_pairs(seed: int = 0) -> tuple[pd.DataFrame, str]:

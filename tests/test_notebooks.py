@@ -70,10 +70,15 @@ def test_every_picture_is_legible_in_size_and_has_its_numbers(executed):
         assert "seed" in content["settings"]
 
 
-def test_own_sentences_without_sports_or_grades(tmp_path, tiny_folder, some_sentences):
-    """Another corpus by the parameters alone: no sport, no split, no pairs, and a sentence that would like to run."""
+@pytest.mark.parametrize("graded", [False, True])
+def test_own_sentences_without_sports(tmp_path, tiny_folder, some_sentences, graded):
+    """Another corpus by the parameters alone: no sport, no split, no pairs or such of two grades, and a sentence that
+    would like to run."""
     corpus, hostile = tmp_path / "mine.txt", "<script>alert('gotcha')</script> beats the field"
     corpus.write_text("\n".join([hostile, *some_sentences * 2]))  # with repeats
+    pairs = zip(some_sentences[:36], some_sentences[36:])
+    rows = "".join(f"{first},{second},{2 * (row % 2)}\n" for row, (first, second) in enumerate(pairs))
+    (tmp_path / "pairs.csv").write_text("sentence1,sentence2,grade\n" + rows)
     for notebook, parameters in {
         "baseline_comparison": {"comparison_model": None},
         "fine_tune": {
@@ -88,7 +93,7 @@ def test_own_sentences_without_sports_or_grades(tmp_path, tiny_folder, some_sent
             "model": str(tiny_folder),
             "pooling": "mean",
             "corpus_path": str(corpus),
-            "pairs_path": None,
+            "pairs_path": str(tmp_path / "pairs.csv") if graded else None,
             "cache_folder": str(tmp_path / "cache"),
             "figures_folder": str(tmp_path / "figures"),
         }
@@ -96,6 +101,7 @@ def test_own_sentences_without_sports_or_grades(tmp_path, tiny_folder, some_sent
             ROOT / f"{notebook}.ipynb", tmp_path / "out.ipynb", common | parameters, cwd=ROOT, progress_bar=False
         )
     assert (tmp_path / "tuned" / "model.safetensors").is_file()
+    assert (tmp_path / "tuned" / "thresholds.json").is_file() == graded
     assert corpus.read_text() == "\n".join([hostile, *some_sentences * 2])
     page, _ = HTMLExporter().from_notebook_node(nbformat.read(tmp_path / "out.ipynb", 4))
     assert "&lt;script&gt;alert(" in page

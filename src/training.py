@@ -137,7 +137,8 @@ def fine_tune(
     if settings.objective == "simcse":
         _refuse_equal_views(encoder, tokens[0][:2])
         tokens *= 2  # two views
-    with _folder(encoder, settings, tokens, targets) as folder:
+    made_of = columns if parts is None else [hashlib.sha256(part.tobytes()).hexdigest() for part in parts]
+    with _folder(encoder, settings, tokens, made_of) as folder:
         return _train(encoder, tokens, targets, settings, after_epoch, folder)
 
 
@@ -409,19 +410,19 @@ def _refuse_equal_views(encoder: Encoder, tokens: list[dict[str, list[int]]]) ->
 
 
 @contextlib.contextmanager
-def _folder(encoder: Encoder, settings: TrainingSettings, tokens: list, targets: Tensor | None) -> Iterator[Path]:
+def _folder(encoder: Encoder, settings: TrainingSettings, tokens: list, made_of: list) -> Iterator[Path]:
     """Where this run is saved, named by all that it depends on, and ours alone until the end."""
     if encoder.cache is None:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
         return
     # what the objective does not use, and the number of epochs: of those that are there, as many as wanted are taken
-    unused = ("temperature",) if targets is not None else ("facts", "stretch")
+    unused = ("temperature",) if settings.objective == "topic_and_facts" else ("facts", "stretch")
     key = fingerprint(
         asdict(settings) | dict.fromkeys(("epochs", "precision", *unused)),
         [settings.bf16, encoder.model.device.type, encoder.pooling, processes()[1], encoder.weights()],
         [[row["input_ids"] for row in view] for view in tokens],
-        "" if targets is None else hashlib.sha256(targets.numpy().tobytes()).hexdigest(),
+        made_of,  # not the targets themselves, whose last bits depend on the number of threads
     )
     folder = output_folder(encoder.cache / of_first_process(f"{encoder.name}-{settings.objective}-{key}"))
     lock = FileLock(folder / ".lock", timeout=0) if processes()[0] == 0 else contextlib.nullcontext()

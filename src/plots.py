@@ -277,7 +277,7 @@ def differences(cards: Sequence[Scorecard], title: str, measures: Sequence[str] 
             axis.plot([low, high], [row, row], color=colour, lw=1.5)
             filled = colour if low > 0 or high < 0 else "white"
             axis.plot(difference, row, marker=marker, ls="", color=colour, mfc=filled)
-        axis.set_title(f"{measure.replace('_', ' ')} ({cards[0].values[measure]:.3g})", fontsize="medium")
+        axis.set_title(f"{measure.replace('_', ' ')} ({cards[0].values[measure]:.2f})", fontsize="small")
         axis.set_yticks(range(len(cards) - 1), [card.name for card in cards[1:]])
         axis.tick_params(labelsize="small")
         axis.locator_params(axis="x", nbins=4)

@@ -32,6 +32,18 @@ def test_the_numbers_are_those_of_the_figures():
     differences = [final["test"][m]["minus base"][1:] for m in columns]
     shown = " | ".join(f"{low:+.2f} to {high:+.2f}" for low, high in differences)
     assert f"| its difference to the base, 95 % interval | {shown} |" in README
+    words = " ".join(README.split())
+    for measure, phrase in (
+        ("adversarial_topic_order", "topic order falls"),
+        ("adversarial_fact_order", "fact order rises"),
+    ):
+        before, after = (final["test"][measure][column][0] for column in ("base", "tuned"))
+        assert f"{phrase} from {before:.2f} to {after:.2f}" in words
+    ratios = [final["test"][m]["tuned"][0] / final["test"][m]["base"][0] for m in columns[:2]]
+    assert "becomes {:.2f} times as wide, within a sport {:.2f} times".format(*ratios) in words
+    general = next(of for name, of in final.items() if name not in ("test", "unseen sports"))["order"]
+    shown = (general[column][0] for column in ("base", "tuned", "at equal width"))
+    assert "everyday language falls from {:.2f} to {:.2f} (sharpened: {:.2f};".format(*shown) in words
     band = json.loads((ROOT / "figures" / "baseline_band.json").read_text())["numbers"][
         "all-MiniLM-L6-v2, all 20,000 sentences"
     ]

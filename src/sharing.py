@@ -106,7 +106,7 @@ def write_card(
         )
         parts += [
             "## Thresholds",
-            "A threshold of another model is wrong for this one. `thresholds.json` has those chosen on validation "
+            "A threshold belongs to one model. `thresholds.json` has those chosen for this one on validation "
             "pairs, and a calibration; probabilities hold where "
             f"{thresholds['share_related']:.0%} of the pairs are related.",
             '```python\nimport json, math\nsaved = json.load(open("thresholds.json"))["calibration"]\n'

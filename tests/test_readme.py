@@ -63,6 +63,13 @@ def test_the_frontier_is_that_of_the_figure():
     assert f"adversarial pairs a little (Spearman {adversarial:.2f}" in README
 
 
+def test_the_thresholds_are_those_of_the_figure():
+    numbers = json.loads((ROOT / "figures" / "thresholds.json").read_text())["numbers"]
+    recalls = [row["recall"][0] for (_, wanted), row in numbers["judged"] if wanted == "precision 0.9"]
+    words = "the base finds {:.2f} of the related pairs, the tuned model {:.2f}".format(*recalls[:2])
+    assert words in " ".join(README.split())
+
+
 def test_speed_and_memory_are_those_measured():
     numbers = json.loads((ROOT / "figures" / "training_benchmark.json").read_text())["numbers"]
     for name, (median, low, high) in numbers["times as fast: median, lowest, highest"].items():

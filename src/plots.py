@@ -336,7 +336,7 @@ def spectra(
 
 
 def precision_and_recall(
-    panels: dict[str, tuple[Float[np.ndarray, " pairs"], Bool[np.ndarray, " pairs"], dict[str, tuple]]],
+    panels: dict[str, tuple[Float[np.ndarray, " pairs"], Bool[np.ndarray, " pairs"], dict[str, list]]],
     title: str,
 ) -> Figure:
     """Precision and recall of "related" against the threshold, a panel for each model: cosines, which pairs are

@@ -136,7 +136,7 @@ def test_differences_are_filled_where_the_interval_excludes_zero():
     cards = [card("base", 0.3, 0.5), card("wider", 0.4, 0.51), card("centred", 0.3, 0.9)]
     cards[1].replicates["topic_order"].reverse()  # moves against the base's
     figure = plots.differences(cards, "title")
-    assert [axis.get_title() for axis in figure.axes] == ["width (0.3)", "topic order (0.5)"]
+    assert [axis.get_title() for axis in figure.axes] == ["width (0.30)", "topic order (0.50)"]
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["wider", "centred"]
     marks = [[line for line in axis.lines if line.get_marker() not in ("None", "")] for axis in figure.axes]
     assert [[mark.get_xdata()[0] for mark in panel] for panel in marks] == [
@@ -164,3 +164,19 @@ def test_spectra_with_and_without_grades():
     assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == ["1 above 0", "3 above 2"]
     assert len(plots.spectra(shares, {}, "title").axes) == 1
     plt.close("all")
+
+
+def test_precision_and_recall_show_the_thresholds_that_can_be_met():
+    cosines, related = np.array([0.1, 0.4, 0.6, 0.9]), np.array([False, True, False, True])
+    chosen = {"precision 0.9": [0.7, 0.6, None], "false positive rate 0.01": [None, None, None]}
+    figure = plots.precision_and_recall({"base": (cosines, related, chosen)}, "title")
+    assert figure.axes[0].get_legend_handles_labels()[1] == ["precision", "recall", "precision 0.9: 0.70"]
+    assert figure.axes[0].lines[0].get_ydata()[-1] == 1
+
+
+def test_a_map_names_its_largest_groups_and_none_where_there_is_one():
+    places, groups = np.random.default_rng(0).random((40, 2)), [f"group_{k % 14}" for k in range(40)]
+    figure = plots.maps({"base": places, "tuned": places}, groups, "title")
+    assert len(figure.axes[1].texts) == 12
+    assert figure.axes[1].texts[0].get_text() == "group 0"
+    assert not plots.maps({"base": places}, ["all"] * 40, "title").axes[0].texts

@@ -38,7 +38,7 @@ from src.similarity import paired_cosines, pairwise_distribution
 from src.training import Objective, TrainingSettings, fine_tune
 
 SETTINGS = TrainingSettings()  # simcse, the paper's values
-PRECISIONS = ("fp32", "bf16") if TrainingSettings().bf16 else ("fp32",)
+PRECISIONS = ("fp32", "bf16") if SETTINGS.bf16 else ("fp32",)
 BATCHES, LOOKED_AT = (64, 128, 256, 512), 1_000
 
 
@@ -83,15 +83,13 @@ def memory(batch_size: int, caching: bool, sentences: list[str]) -> float:
     objective.train()
     optimizer = torch.optim.AdamW(objective.parameters(), 1e-5)
 
-    def step() -> None:
-        objective(torch.arange(batch_size))["loss"].backward()
+    def step(rows: int) -> None:
+        objective(torch.arange(rows))["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    objective(torch.arange(4))["loss"].backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    return peak(step)
+    step(4)
+    return peak(lambda: step(batch_size))
 
 
 def encoding(sentences: list[str], turns: int) -> tuple[dict[str, list[float]], float]:
@@ -193,8 +191,10 @@ def main() -> None:
     for name, (middle, low, high) in compared.items():
         print(f"{name}: {middle:.2f} times as fast ({low:.2f} to {high:.2f})")
     print(f"largest difference between encoded vectors: {difference:.1e}")
-    rates = {name: [len(sentences) / value for value in values] for name, values in seconds.items()}
-    encoded = {name: [len(sentences) / value for value in values] for name, values in encode_seconds.items()}
+    rates, encoded = (
+        {name: [len(sentences) / value for value in values] for name, values in of.items()}
+        for of in (seconds, encode_seconds)
+    )
     settings = {
         "model": MODEL, "sentences": len(sentences), "tokens a sentence": float(per_sentence), "turns": options.turns,
         "batch_size": SETTINGS.batch_size, "max_length": MAX_LENGTH, "seed": "the turn", "load": load,

@@ -342,9 +342,10 @@ def precision_and_recall(
     """Precision and recall of "related" against the threshold, a panel for each model: cosines, which pairs are
     related, and the thresholds chosen on other pairs, as `scorecard.thresholds` has them."""
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(5 * len(panels), 3.6), sharex=True, sharey=True, dpi=100, layout="constrained"
-    )
-    for axis, (name, (cosines, related, chosen)) in zip(np.atleast_1d(axes), panels.items()):
+        1, len(panels), figsize=(5 * len(panels), 3.6), sharex=True, sharey=True, dpi=100, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for axis, (name, (cosines, related, chosen)) in zip(axes.flat, panels.items()):
         precision, recall, cuts = precision_recall_curve(related, cosines)
         axis.plot(cuts, precision[:-1], color=COLOURS[0], label="precision")
         axis.plot(cuts, recall[:-1], color=COLOURS[1], label="recall")
@@ -354,7 +355,7 @@ def precision_and_recall(
                 axis.axvspan(low, cuts[-1] if high is None else high, color="black", alpha=0.1, linewidth=0)
         axis.set(title=name, xlabel="threshold on the cosine", ylim=(0, 1.02))
         axis.legend(frameon=False, fontsize="small", loc="lower left")
-    np.atleast_1d(axes)[0].set_ylabel("share of pairs")
+    axes.flat[0].set_ylabel("share of pairs")
     figure.suptitle(title, fontsize="medium")
     return figure
 
@@ -363,11 +364,14 @@ def maps(panels: dict[str, Float[np.ndarray, "n 2"]], groups: Sequence[str], tit
     """Sentences in two dimensions, a panel for each model, coloured by group; the twelve largest groups are named."""
     names, counts = np.unique(groups, return_counts=True)
     largest = names[np.argsort(-counts, kind="stable")][:12]
-    figure, axes = plt.subplots(1, len(panels), figsize=(6 * len(panels), 5.4), dpi=100, layout="constrained")
-    for axis, (name, places) in zip(np.atleast_1d(axes), panels.items()):
+    groups = np.array(groups)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(6 * len(panels), 5.4), dpi=100, squeeze=False, layout="constrained"
+    )
+    for axis, (name, places) in zip(axes.flat, panels.items()):
         axis.scatter(*places[~np.isin(groups, largest)].T, s=4, color="lightgrey", linewidth=0)
         for k, group in enumerate(largest):
-            of_group = places[np.array(groups) == group]
+            of_group = places[groups == group]
             axis.scatter(*of_group.T, s=6, color=plt.get_cmap("Paired")(k), linewidth=0)
             if len(names) > 1:
                 axis.annotate(group.replace("_", " "), np.median(of_group, axis=0), ha="center", fontsize="small")

@@ -220,8 +220,8 @@ class Objective(nn.Module):
         embeddings = self.head(_embed(self.encoder, views, self.settings.gradient_caching))
         # not under bf16 autocast, where a cosine has two digits: too few for 1/0.05
         with torch.autocast(embeddings.device.type, enabled=False):
-            views = embeddings.float().view(len(self.tokens), len(mine), -1).transpose(0, 1)
-            anchors, *others = _gather(views, [len(share) for share in shares]).unbind(1)
+            by_row = embeddings.float().view(len(self.tokens), len(mine), -1).transpose(0, 1)
+            anchors, *others = _gather(by_row, [len(share) for share in shares]).unbind(1)
             if self.targets is not None:
                 return {
                     "loss": relation_loss(anchors, self.targets[rows.cpu()].to(anchors.device), self.settings.stretch)
@@ -433,16 +433,19 @@ def _folder(encoder: Encoder, settings: TrainingSettings, tokens: list, made_of:
         raise RuntimeError(f"another process is at this very run, in {folder}: wait for it, or stop it") from None
 
 
+def _checksums(folder: Path) -> dict[str, str]:
+    files = (file for file in folder.iterdir() if file.is_file() and file.name != SEAL)
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
 def _seal(folder: Path) -> None:
-    checksums = {
-        file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir() if file.name != SEAL
-    }
-    write_atomically(folder / SEAL, lambda path: path.write_text(json.dumps(checksums)))
+    write_atomically(folder / SEAL, lambda path: path.write_text(json.dumps(_checksums(folder))))
 
 
 def _check_seal(folder: Path) -> None:
+    there = _checksums(folder)
     for name, checksum in json.loads((folder / SEAL).read_text()).items():
-        if not (folder / name).is_file() or hashlib.sha256((folder / name).read_bytes()).hexdigest() != checksum:
+        if there.get(name) != checksum:
             raise ValueError(f"{folder / name} is not as it was written: remove {folder.parent} to train anew")
 
 

@@ -7,10 +7,9 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from jaxtyping import Float
 from torch import Tensor
@@ -35,10 +34,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from src.corpus import check_sentences, fingerprint, output_folder, write_atomically
+from src.corpus import PROBE_SECONDS, ask_hub, check_sentences, fingerprint, output_folder, write_atomically
 from src.pooling import POOLINGS, pool
 
-PROBE_SECONDS = 8  # for the hub to answer; its own retries take 23 s where refused, minutes where nothing answers
 T = TypeVar("T")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in order of preference
 
@@ -113,6 +111,11 @@ class Encoder:
                 stacklevel=3,
             )
         return [dict(zip(tokens, values)) for values in zip(*tokens.values())]
+
+    def lengths(self, sentences: Sequence[str]) -> list[int]:
+        """How many tokens each sentence has, before any is cut."""
+        tokens = self.tokenizer([self.prompt + s for s in sentences], verbose=False)
+        return [len(ids) for ids in tokens["input_ids"]]
 
     def batches(
         self, tokens: Sequence[Mapping[str, list[int]]], batch_size: int
@@ -318,22 +321,6 @@ def _hub_folder(repository: str, revision: str | None, local: Path) -> Path:
     if weights is None:
         raise FileNotFoundError(f"{repository} has neither {' nor '.join(WEIGHTS)}")
     return _download(repository, revision, weights)
-
-
-def ask_hub(question: Callable[[HfApi], object]) -> tuple[object, Exception | None]:
-    """The hub's answer and no error, or no answer and the error, which comes within `PROBE_SECONDS`."""
-    outcome: list = [None, TimeoutError(f"{PROBE_SECONDS} s of silence")]
-
-    def ask() -> None:
-        try:
-            outcome[:] = question(HfApi()), None
-        except Exception as error:  # handed to the caller's thread
-            outcome[:] = None, error
-
-    thread = threading.Thread(target=ask, daemon=True)  # a thread, for looking a name up knows no timeout
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    return outcome[0], outcome[1]
 
 
 def _download(repository: str, revision: str | None, weights: str, **options) -> Path:

@@ -14,8 +14,8 @@ from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from src.corpus import library_versions, write_atomically
-from src.encoder import PROBE_SECONDS, Encoder, ask_hub
+from src.corpus import PROBE_SECONDS, ask_hub, library_versions, write_atomically
+from src.encoder import Encoder
 from src.quality import (
     ALL_GRADES,
     FACTS,

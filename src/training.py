@@ -470,7 +470,8 @@ def main() -> None:
     names = {field.name for field in fields(TrainingSettings)}
     settings = TrainingSettings(**{name: value for name, value in parameters.items() if name in names})
     state = PartialState(cpu=not torch.cuda.is_available())  # under a launcher: joins the others, picks a GPU
-    corpus = split_sentences(load_sentences(parameters["corpus_path"], parameters["text_column"]), settings.seed)
+    corpus = load_sentences(*(parameters[name] for name in ("corpus_path", "text_column", "duplicates_from")))
+    corpus = split_sentences(corpus, settings.seed)
     training = draw_training(corpus, parameters["train_sentences"], np.random.default_rng(settings.seed))
     encoder = load_encoder(
         *(parameters[name] for name in ("model", "pooling", "max_length", "models_folder", "cache_folder"))

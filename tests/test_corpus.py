@@ -1,6 +1,9 @@
 import json
 import os
+import random
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,14 +11,17 @@ from datasets import Dataset
 
 from src.corpus import (
     check_sentences,
+    describe,
     load_pairs,
     load_sentences,
     names_and_numbers,
+    near_duplicates,
     output_folder,
     split_sentences,
     swap_names,
     write_atomically,
 )
+from tests.hub import stand_in_hub
 
 ROWS = ["NA", "None", 'a "quoted", sentence', "Ünïcode ⚽", "null"]
 
@@ -213,3 +219,78 @@ def test_blank_rows_are_left_out_and_counted_and_a_folder_is_one_corpus(tmp_path
     (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(ValueError, match="row 3: None is no text"):  # the blank one counts
         load_sentences(tmp_path / "d.jsonl")
+
+
+def test_near_duplicates_are_those_of_a_naive_search():
+    rng = random.Random(0)
+    sentences = ["".join(rng.choices("abcdefgh ", k=rng.randint(20, 60))) for _ in range(300)]
+    for sentence in sentences[:200]:  # of every similarity
+        letters = list(sentence)
+        for place in rng.sample(range(len(letters)), rng.randint(0, 4)):
+            letters[place] = rng.choice("xyz")
+        sentences.append("".join(letters))
+    rng.shuffle(sentences)
+
+    def alike(one, other):
+        runs = [{s[k : k + 5] for k in range(len(s) - 4)} for s in (one.replace(" ", ""), other.replace(" ", ""))]
+        return len(runs[0] & runs[1]) / len(runs[0] | runs[1])
+
+    for similarity in (0.7, 0.9, 1.0):
+        kept, expected = [], []
+        for row, sentence in enumerate(sentences):
+            found = any(alike(sentence, sentences[other]) >= similarity for other in kept)
+            (expected if found else kept).append(row)
+        assert 10 < len(expected) < 200
+        assert near_duplicates(sentences, similarity) == expected
+    with pytest.raises(ValueError, match="similarity is 0.0: it is a share, above 0"):
+        near_duplicates(sentences, 0.0)
+
+
+def test_near_duplicates_are_left_out_and_counted_where_asked(tmp_path):
+    path, one = tmp_path / "corpus.txt", "The keeper of the home side saved it with the tip of a glove"
+    path.write_text("\n".join([one, one.upper() + "!", " ", one, "⚽", "🏀", "ok", "no"]))
+    with pytest.warns(UserWarning) as warned:
+        assert load_sentences(path, duplicates_from=0.9)["sentence"][:] == [one, "⚽", "🏀", "ok", "no"]
+    assert [str(warning.message).removeprefix(str(path)) for warning in warned] == [
+        ": 1 blank rows of 8 were left out",
+        f": 2 sentences of 7 repeat an earlier one and were left out, such as {one.upper() + '!'!r}",
+    ]
+    with pytest.warns(UserWarning, match="1 blank rows"):
+        assert len(load_sentences(path)) == 7  # all are kept unless asked
+
+
+def test_a_corpus_is_described():
+    sentences = ["Гол! Great goal", "Гол! Great goal!", "one", "one"]
+    assert describe(sentences, lengths=[5, 6, 3, 3], max_length=5) == {
+        "sentences": "4",
+        "repeats": "1",
+        "repeats but for a few characters": "2",
+        "words": "2 in the median, 1 to 3",
+        "tokens": "4 in the median, 3 to 6",
+        "longer than 5 tokens": "1",
+        "letters": "latin 80.0%, cyrillic 20.0%",
+    }
+
+
+def test_a_hub_dataset_is_a_corpus_and_is_found_again_offline(tmp_path):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "train.csv").write_text("text,label\nleft hook,1\nright hook,2\n")
+    server, environment = stand_in_hub({"owner/corpus": tmp_path / "corpus"}, tmp_path / "home")
+    script = (
+        "import sys; from src.corpus import load_sentences\n"
+        "try: print(load_sentences(sys.argv[1])['sentence'][:])\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+
+    def load(name, offline="0"):
+        run = [sys.executable, "-c", script, name]
+        environment["HF_HUB_OFFLINE"] = offline
+        return subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60).stdout
+
+    assert load("owner/corpus") == "['left hook', 'right hook']\n"
+    assert load("owner/none").startswith("FileNotFoundError owner/none is no file here, and no dataset of the hub: 404")
+    server.shutdown()
+    server.server_close()
+    message = "ConnectionError owner/corpus is no file here, and the hub, which may have it, did not answer"
+    assert load("owner/corpus").startswith(message)
+    assert load("owner/corpus", offline="1") == "['left hook', 'right hook']\n"

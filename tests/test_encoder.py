@@ -5,9 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from sentence_transformers import SentenceTransformer
 
 from src import encoder as encoder_module
 from src.encoder import PRESETS, Preset, load_encoder
+from tests.hub import stand_in_hub
 from tests.tiny_model import make_tiny_model
 
 ROOT = Path(__file__).parent.parent
@@ -222,42 +221,6 @@ def test_pooling_is_read_from_sentence_transformers_files(tiny_folder, tmp_path)
         assert (loaded.pooling, loaded.max_length) == ("cls", 24)
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as a download needs: `server.files` maps owner/name to a folder, `server.sent` logs downloads."""
-
-    def do_GET(self):
-        path = self.path.split("?")[0]
-        if path.startswith("/api/models/"):
-            repository = "/".join(path.split("/")[3:5])
-            folder = self.server.files[repository]
-            sizes = {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
-            listing = [{"type": "file", "path": name, "size": size, "oid": "b" * 40} for name, size in sizes.items()]
-            info = {"id": repository, "sha": "a" * 40, "siblings": [{"rfilename": name} for name in sizes]}
-            body = json.dumps(listing if "/tree/" in path else info).encode()
-            self.answer(body, "application/json")
-        else:
-            owner, name, _, _, *file = path.strip("/").split("/")
-            content = (self.server.files[f"{owner}/{name}"] / "/".join(file)).read_bytes()
-            if self.command == "GET":
-                self.server.sent.append("/".join([name, *file]))
-            self.answer(content, "application/octet-stream", ETag=f'"{hash(content)}"')
-
-    do_HEAD = do_GET
-
-    def answer(self, body, kind, **headers):
-        self.send_response(200)
-        for key, value in (
-            {"Content-Type": kind, "Content-Length": len(body), "X-Repo-Commit": "a" * 40} | headers
-        ).items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *arguments):
-        pass
-
-
 def test_download_prefers_safetensors_falls_back_to_bin_and_works_offline_afterwards(tiny_folder, tmp_path):
     both, alone = tmp_path / "both", tmp_path / "alone"
     for folder in (both, alone):
@@ -271,13 +234,7 @@ def test_download_prefers_safetensors_falls_back_to_bin_and_works_offline_afterw
         "from src.encoder import load_encoder\n"
         "print([load_encoder(m).encode(['a', 'b'], progress=False).sum() for m in ('owner/both', 'owner/alone')])"
     )
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.files, server.sent = {"owner/both": both, "owner/alone": alone}, []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    environment = os.environ | {
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0",
-        "PYTHONPATH": str(ROOT),
-    }  # fmt: skip
+    server, environment = stand_in_hub({"owner/both": both, "owner/alone": alone}, tmp_path / "home")
     outputs = []
     for _ in range(2):
         result = subprocess.run(

@@ -242,7 +242,7 @@ def test_near_duplicates_are_those_of_a_naive_search():
             (expected if found else kept).append(row)
         assert 10 < len(expected) < 200
         assert near_duplicates(sentences, similarity) == expected
-    with pytest.raises(ValueError, match="similarity is 0.0: it is a share, above 0"):
+    with pytest.raises(ValueError, match=r"similarity is 0\.0: it is a share, above 0"):
         near_duplicates(sentences, 0.0)
 
 

@@ -2,7 +2,10 @@
 
 import os
 import pickle
+import random
+import resource
 import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +14,10 @@ import torch
 from filelock import FileLock
 
 import src.training
+from src.corpus import write_atomically
 from src.encoder import Encoder, load_encoder
+from src.sentences import generate_sentences
+from src.sharing import save_encoder
 from src.training import Objective, TrainingSettings, _seal, fine_tune
 from tests.tiny_model import make_tiny_model
 
@@ -201,6 +207,91 @@ def test_a_longer_run_leaves_what_a_shorter_one_had_finished(tiny_folder, some_s
             patch.setattr(src.training, name, die)
             killed(lambda: train(tiny_folder, some_sentences, tmp_path))
         assert train(tiny_folder, some_sentences, tmp_path, replace(FAST, epochs=1)) == one
+    assert train(tiny_folder, some_sentences, tmp_path) == undisturbed
+
+
+def everything(tiny_folder, sentences, folder):
+    """Generation, encoding, training and saving into a folder; what they end in."""
+    write_atomically(folder / "corpus.csv", lambda path: generate_sentences(300).to_csv(path))
+    encoder = load_encoder(str(tiny_folder), "mean", cache=folder / "cache")
+    before = encoder.encode(sentences, progress=False)
+    losses = fine_tune(encoder, sentences, FAST)
+    save_encoder(encoder, folder / "model", {})
+    return (folder / "corpus.csv").read_bytes(), before.tobytes(), losses, load_encoder(str(folder / "model")).weights()
+
+
+def killed_after(seconds, work):
+    if (child := os.fork()) == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_killed_at_random_moments_of_everything(tiny_folder, some_sentences, tmp_path):
+    (tmp_path / "whole").mkdir()
+    start = time.monotonic()
+    expected = everything(tiny_folder, some_sentences, tmp_path / "whole")
+    seconds, rng = time.monotonic() - start, random.Random(0)
+    for run in range(3):
+        (folder := tmp_path / str(run)).mkdir()
+        for _ in range(3):
+            killed_after(rng.uniform(0, seconds), lambda: everything(tiny_folder, some_sentences, folder))
+        assert everything(tiny_folder, some_sentences, folder) == expected
+
+
+def test_killed_while_writing_again_and_again_there_is_never_half(tiny_folder, tmp_path):
+    corpus, encoders = (
+        generate_sentences(2_000),
+        [load_encoder(str(tiny_folder), pooling) for pooling in ("mean", "cls")],
+    )
+    with torch.no_grad():
+        encoders[1].model.embeddings.word_embeddings.weight += 1
+    weights = {encoder.pooling: encoder.weights() for encoder in encoders}
+    rng = random.Random(0)
+
+    def write(encoder):
+        write_atomically(tmp_path / "corpus.csv", lambda path: corpus.to_csv(path))
+        save_encoder(encoder, tmp_path / "model", {})
+
+    def for_ever():
+        while True:
+            for encoder in encoders:
+                write(encoder)
+
+    write(encoders[0])
+    whole = (tmp_path / "corpus.csv").read_bytes()
+    for _ in range(30):
+        killed_after(rng.uniform(0.02, 0.1), for_ever)
+        assert (tmp_path / "corpus.csv").read_bytes() == whole
+        if (
+            tmp_path / "model"
+        ).exists():  # between two renames the old model has another name, and the new one has, too
+            saved = load_encoder(str(tmp_path / "model"))
+            assert saved.weights() == weights[saved.pooling]
+
+
+def test_a_disk_that_is_full_and_an_interrupt_lose_nothing(tiny_folder, some_sentences, tmp_path, undisturbed):
+    train(tiny_folder, some_sentences, tmp_path, replace(FAST, epochs=1))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for room in (
+        0,
+        20_000,
+        300_000,
+    ):  # bytes that any file may have: of what a full disk does, the part that can be had
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+        try:
+            with pytest.raises(Exception, match=r"File too large|No space left"):
+                train(tiny_folder, some_sentences, tmp_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("src.training._Progress.on_save", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_folder, some_sentences, tmp_path)
     assert train(tiny_folder, some_sentences, tmp_path) == undisturbed
 
 

@@ -92,15 +92,23 @@ def pairwise_distribution(
 
 def within_groups(embeddings: Embeddings, groups: Sequence | np.ndarray) -> dict[str, PairwiseDistribution]:
     """The distribution within each group: `groups` names the group of each row. A group of one has no pair and is left
-    out; raises `ValueError` when no group is left."""
+    out; raises `ValueError` when no group is left.
+
+    All pairs are counted as long as the groups together have no more than `EXACT_ROWS` rows would; above that each
+    group has its share of `SAMPLED_PAIRS`."""
     check_unit_rows(embeddings)
     if len(groups) != embeddings.shape[0]:
         raise ValueError(f"{embeddings.shape[0]} embeddings, but the groups of {len(groups)}")
     names, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if sizes.max() < 2:
         raise ValueError("every group has one sentence: there is no pair within a group")
+    pairs = sizes * (sizes - 1) // 2
+    most = pairs.max() if pairs.sum() <= EXACT_ROWS**2 // 2 else -(-SAMPLED_PAIRS // len(sizes))
     return {
-        str(names[number]): pairwise_distribution(embeddings[numbers == number]) for number in np.flatnonzero(sizes > 1)
+        str(names[number]): pairwise_distribution(
+            embeddings[numbers == number], sampled_pairs=int(most) if pairs[number] > most else 0
+        )
+        for number in np.flatnonzero(sizes > 1)
     }
 
 

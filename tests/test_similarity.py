@@ -189,3 +189,16 @@ def test_within_groups(unit_rows):
         within_groups(rows, np.arange(30))
     with pytest.raises(ValueError, match="30 embeddings, but the groups of 2"):
         within_groups(rows, ["a", "b"])
+
+
+def test_groups_with_too_many_pairs_share_a_sample(unit_rows, monkeypatch):
+    rows, groups = unit_rows(60, 8), np.repeat(["a", "b", "c"], [40, 15, 5])
+    exact = within_groups(rows, groups)
+    assert not any(d.sampled for d in exact.values())
+    monkeypatch.setattr(similarity, "EXACT_ROWS", 30)
+    monkeypatch.setattr(similarity, "SAMPLED_PAIRS", 300)
+    within = within_groups(rows, groups)
+    assert {name: (int(d.counts.sum()), d.sampled) for name, d in within.items()} == {
+        "a": (100, True), "b": (100, True), "c": (10, False),
+    }  # fmt: skip
+    assert {name: d.mean for name, d in within.items()} == {name: d.mean for name, d in exact.items()}

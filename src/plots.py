@@ -152,11 +152,14 @@ def by_epoch(panels: dict[str, dict[str, Sequence]], title: str) -> Figure:
     return figure
 
 
-def frontier(points: dict[str, dict[str, tuple[float, float, float]]], control: dict[str, float], title: str) -> Figure:
-    """Orders against widths, a column an order and a row a width: `points[label][measure]` is value, low and high, of
-    measures whose name begins with "width" and of orders. The first point is what the others started from;
-    `control[measure]` is drawn as a line, for it has no width."""
-    first = next(iter(points.values()))
+def frontier(
+    families: dict[str, dict[str, dict[str, tuple[float, float, float]]]], control: dict[str, float], title: str
+) -> Figure:
+    """Orders against widths, a column an order, a row a width, and a line a family of points:
+    `families[model][transform][measure]` is value, low and high, of measures whose name begins with "width" and of
+    orders; `control[measure]` is drawn as a line, for it has no width. A model is better than another where its line is
+    above the other's at the same width."""
+    first = next(iter(next(iter(families.values())).values()))
     widths = [measure for measure in first if measure.startswith("width")]
     orders = [measure for measure in first if measure not in widths]
     figure, axes = plt.subplots(
@@ -164,44 +167,21 @@ def frontier(points: dict[str, dict[str, tuple[float, float, float]]], control: 
         layout="constrained",
     )  # fmt: skip
     for axis, (width, order) in zip(axes.flat, product(widths, orders)):
-        for (label, values), marker, colour in zip(points.items(), MARKERS, COLOURS * 2):
-            spread = [[[abs(values[m][0] - end)] for end in values[m][1:]] for m in (width, order)]
-            axis.errorbar(
-                values[width][0], values[order][0], xerr=spread[0], yerr=spread[1], color=colour, marker=marker, lw=1,
-                ls="", label=label,
-            )  # fmt: skip
-        axis.axhline(control[order], color="grey", ls="--", lw=1, label="word overlap, best of three")
-        axis.axhline(first[order][0], color=COLOURS[0], lw=0.7, ls=":")
-        where = "of all pairs" if width == "width" else "within a sport"
-        axis.set(xlabel=f"width {where} (p95 − p5)", ylabel=f"{order.replace('_', ' ')} (Spearman)")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
-    figure.suptitle(title, fontsize="medium")
-    return figure
-
-
-def frontiers(
-    families: dict[str, dict[str, dict[str, tuple[float, float, float]]]], control: dict[str, float], title: str
-) -> Figure:
-    """Orders against width, a line a family: `families[model][transform][measure]` is value, low and high, of `width`
-    and of orders; `control[measure]` is drawn as a line, for it has no width. A model is better than another where its
-    line is above the other's at the same width."""
-    orders = [measure for measure in next(iter(next(iter(families.values())).values())) if measure != "width"]
-    figure, axes = plt.subplots(1, len(orders), figsize=(10, 4.8), dpi=100, squeeze=False, layout="constrained")
-    for axis, order in zip(axes.flat, orders):
         named: list[set[str]] = []
         for (label, points), colour, marker in zip(families.items(), COLOURS, MARKERS):
-            widths = [point["width"][0] for point in points.values()]
+            x = [point[width][0] for point in points.values()]
             values, lows, highs = np.array([point[order] for point in points.values()]).T
-            axis.plot(widths, values, color=colour, marker=marker, label=label)
-            axis.fill_between(widths, lows, highs, color=colour, alpha=0.12, lw=0)
-            for name, width, value in zip(points, widths, values) if set(points) not in named else ():  # once is enough
-                axis.annotate(name, (width, value), (0, 6), textcoords="offset points", ha="center", fontsize=7)
+            axis.plot(x, values, color=colour, marker=marker, label=label)
+            axis.fill_between(x, lows, highs, color=colour, alpha=0.12, lw=1 if len(x) == 1 else 0)
+            for name, *place in zip(points, x, values) if len(x) > 1 and set(points) not in named else ():  # once
+                axis.annotate(name, place, (0, 6), textcoords="offset points", ha="center", fontsize=7)
             named.append(set(points))
         if order in control:
             axis.axhline(control[order], color="grey", ls="--", lw=1, label="word overlap, best of three")
-        axis.set(xlabel="width of all pairs (p95 − p5)", ylabel=f"{order.replace('_', ' ')} (Spearman)")
+        where = "of all pairs" if width == "width" else "within a sport"
+        axis.set(xlabel=f"width {where} (p95 − p5)", ylabel=f"{order.replace('_', ' ')} (Spearman)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
     figure.suptitle(title, fontsize="medium")
     return figure
 

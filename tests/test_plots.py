@@ -51,17 +51,13 @@ def test_every_other_picture_draws():
     plt.close("all")
 
 
-def test_frontier_draws_a_panel_an_order():
-    points = {
-        name: {"width": (w, w - 0.1, w + 0.1), "topic_order": (0.3, 0.2, 0.4), "fact_order": (0.6, 0.5, 0.7)}
-        for name, w in (("base", 0.3), ("centring", 0.4))
-    }
-    figure = plots.frontier(points, {"topic_order": 0.1, "fact_order": 0.5}, "title")
+def test_frontier_draws_a_panel_an_order_and_a_width():
+    point = {"width": (0.3, 0.2, 0.4), "topic_order": (0.3, 0.2, 0.4), "fact_order": (0.6, 0.5, 0.7)}
+    figure = plots.frontier({"base": {"base": point}}, {"topic_order": 0.1, "fact_order": 0.5}, "title")
     assert [axis.get_ylabel() for axis in figure.axes] == ["topic order (Spearman)", "fact order (Spearman)"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()][-2:] == ["base", "centring"]
-    for values in points.values():
-        values["width_within"] = (0.5, 0.4, 0.6)
-    figure = plots.frontier(points, {"topic_order": 0.1, "fact_order": 0.5}, "title")
+    band = figure.axes[1].collections[0].get_paths()[0].vertices  # of a single point, too
+    assert (band[:, 1].min(), band[:, 1].max()) == (0.5, 0.7)
+    figure = plots.frontier({"base": {"base": point | {"width_within": (0.5, 0.4, 0.6)}}}, {}, "title")
     assert [axis.get_xlabel().split(" (")[0] for axis in figure.axes] == ["width of all pairs"] * 2 + [
         "width within a sport"
     ] * 2
@@ -76,9 +72,9 @@ def test_seeds_are_a_line_and_a_band():
     assert [text.get_text() for text in axis.get_xticklabels()] == ["base", "1", "2"]
 
 
-def test_frontiers_connect_the_transforms_of_a_model():
+def test_frontier_connects_the_transforms_of_a_model():
     points = {f"p = {p}": {"width": (p, p, p), "topic_order": (0.4 - p, 0.3 - p, 0.5 - p)} for p in (0.1, 0.3)}
-    figure = plots.frontiers({"base": points, "tuned": points}, {"topic_order": 0.2}, "title")
+    figure = plots.frontier({"base": points, "tuned": points}, {"topic_order": 0.2}, "title")
     (axis,) = figure.axes
     assert [line.get_label() for line in axis.lines] == ["base", "tuned", "word overlap, best of three"]
     assert axis.lines[0].get_xydata().tolist() == [pytest.approx([0.1, 0.3]), pytest.approx([0.3, 0.1])]

@@ -43,7 +43,7 @@ final: .venv/installed
 	@$(BIN)/python -m experiments.final
 
 bench: .venv/installed
-	$(BIN)/python -m benchmarks.pairwise && $(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.pairwise && $(BIN)/python -m benchmarks.training && $(BIN)/python -m benchmarks.growth
 
 cache:
 	@if [ -d $(RUNS)/cache ]; then du -ahd1 $(RUNS)/cache; else echo "nothing is kept in $(RUNS)/cache"; fi

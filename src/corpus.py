@@ -161,29 +161,30 @@ def check_sentences(sentences: Sequence, source: str = "the corpus", at_least: i
 
 
 def near_duplicates(sentences: Sequence[str], similarity: float = 0.9) -> list[int]:
-    """Rows that repeat an earlier one, which is not in the list, but for a few characters: of the runs of five letters
-    and digits that either has, both have the share `similarity` or more (Jaccard), in (0, 1].
+    """Rows that repeat an earlier one, which is not in the list, but for a few letters: their digits are the same, and
+    of the runs of five letters and digits that either has, both have the share `similarity` or more (Jaccard), in (0, 1].
 
-    Candidates are found by MinHash (Broder 1997): all but 2 in 10,000 at a similarity of 0.8, 1 in 10 at 0.6. Then
-    their runs are compared.
+    Candidates are found by MinHash (Broder 1997): all but 2 in 10,000 at a similarity of 0.8, 1 in 10 at 0.6. Then they
+    are compared.
     """
     if not 0 < similarity <= 1:
         raise ValueError(f"similarity is {similarity}: it is a share, above 0 and up to 1 (letter by letter the same)")
+
+    def runs_and_digits(sentence: str, length: int = 5) -> tuple[set[str], str]:
+        letters = "".join(filter(str.isalnum, sentence.casefold())) or sentence
+        runs = {letters[start : start + length] for start in range(max(1, len(letters) - length + 1))}
+        return runs, "".join(filter(str.isdigit, letters))
+
     index, found = MinHashLSH(num_perm=64, params=(16, 4)), []
-    signatures = MinHash.generator(([run.encode() for run in _runs(sentence)] for sentence in sentences), num_perm=64)
+    signatures = MinHash.generator(([run.encode() for run in runs_and_digits(s)[0]] for s in sentences), num_perm=64)
     for row, (sentence, signature) in enumerate(zip(sentences, signatures)):
-        runs = _runs(sentence)
-        others = (_runs(sentences[earlier]) for earlier in index.query(signature))
-        if any(len(runs & other) >= similarity * len(runs | other) for other in others):
+        runs, digits = runs_and_digits(sentence)
+        others = (runs_and_digits(sentences[earlier]) for earlier in index.query(signature))
+        if any(digits == of and len(runs & other) >= similarity * len(runs | other) for other, of in others):
             found.append(row)
         else:
             index.insert(row, signature)
     return found
-
-
-def _runs(sentence: str, length: int = 5) -> set[str]:
-    letters = "".join(filter(str.isalnum, sentence.casefold())) or sentence
-    return {letters[start : start + length] for start in range(max(1, len(letters) - length + 1))}
 
 
 def describe(sentences: Sequence[str], lengths: Sequence[int], max_length: int) -> dict[str, str]:
@@ -198,7 +199,7 @@ def describe(sentences: Sequence[str], lengths: Sequence[int], max_length: int) 
     return {
         "sentences": f"{len(sentences):,}",
         "repeats": f"{len(sentences) - len(set(sentences)):,}",
-        "repeats but for a few characters": f"{len(near_duplicates(sentences)):,}",
+        "repeats but for a few letters": f"{len(near_duplicates(sentences)):,}",
         "words": f"{np.median(words):.0f} in the median, {min(words)} to {max(words)}",
         "tokens": f"{np.median(lengths):.0f} in the median, {min(lengths)} to {max(lengths)}",
         f"longer than {max_length} tokens": f"{sum(length > max_length for length in lengths):,}",
@@ -246,7 +247,7 @@ def replace_words(sentence: str, new: dict[str, str]) -> str:
 def swap_names(sentences: Sequence[str], found: list[list[str]], seed: int) -> list[str]:
     """A copy of each sentence whose names and numbers (`found`, as by `names_and_numbers`) are replaced, in order, by
     those of one drawn at random, a repeated one by the same: what happens stays, to whom and how often does not."""
-    donors = random.Random(seed).choices(found, k=len(sentences))
+    donors = random.Random(seed).choices([words for words in found if words] or [[]], k=len(sentences))
     copies = []
     for sentence, ours, theirs in zip(sentences, found, donors):
         numbers, names = (cycle([w for w in theirs if w[0].isdigit() == digits]) for digits in (True, False))

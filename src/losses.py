@@ -59,15 +59,20 @@ def take_apart(
     embeddings of a model alone.
 
     What stays of an embedding when names and numbers are swapped, the mean over `copies`, is the *topic*; what goes is
-    the *facts*, made more even by spectral scaling. The topic is sharpened by what the corpus knows: which words keep
-    company, and which sentences are neighbours.
+    the *facts*, made more even by spectral scaling; of a sentence without any, all of it is both. The topic gets clearer
+    by what the corpus knows: which words keep company, and which sentences are neighbours.
     """
     found = names_and_numbers(sentences)
     with warnings.catch_warnings():  # of a copy whose new names make it too long; of the sentences, training warns
         warnings.simplefilter("ignore", UserWarning)
         swapped = np.mean([encode(swap_names(sentences, found, seed + k)) for k in range(copies)], axis=0)
     topic = np.hstack([Centering().fit_transform(swapped), 0.7 * _word_topics(sentences, found)])
-    return _with_neighbours(normalize(topic)), SpectralScaling(-0.25).fit_transform(encode(sentences) - swapped)
+    embeddings = encode(sentences)
+    facts, gone = SpectralScaling(-0.25).fit_transform(embeddings), embeddings - swapped
+    some = np.linalg.norm(gone, axis=1) > 1e-3
+    if some.sum() > 1:
+        facts[some] = SpectralScaling(-0.25).fit_transform(gone[some])
+    return _with_neighbours(normalize(topic)), facts
 
 
 def topic_and_facts(

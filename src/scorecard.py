@@ -379,6 +379,9 @@ def _distribution_replicates(
     for draw in _multiplicities(clusters, replicates, rng):
         times = draw[clusters].astype(float)
         rows = np.flatnonzero(times)
+        if len(rows) < 2:  # of few sentences
+            yield {}
+            continue
         whole = distribution(rows, times)
         values = {"width": whole.width, "mean": whole.mean, "std": whole.std, "uniformity": uniformity(whole)}
         present = [group[times[group] > 0] for group in groups]

@@ -115,6 +115,25 @@ def test_topic_and_facts_take_an_embedding_apart():
     assert (facts @ facts.T)[same_name].min() > (facts @ facts.T)[~same_name].max() + 0.3
 
 
+def test_sentences_without_names_are_not_all_alike():
+    """Most have none in many domains; nothing of them goes when names are swapped, and nothings must not be the same."""
+    rng, verbs = np.random.default_rng(0), "opens reads writes closes parses sorts joins splits maps folds".split()
+    plain = [f"it {a} the file and {b} a line" for a in verbs for b in verbs]
+    named = [f"then {a} calls Ada {n}" for n, a in enumerate(verbs)]
+    words = {}
+
+    def encode(sentences):
+        rows = [sum(words.setdefault(w, rng.standard_normal(32)) for w in sentence.split()) for sentence in sentences]
+        return np.array(rows, np.float32) / np.linalg.norm(rows, axis=1, keepdims=True).astype(np.float32)
+
+    for sentences in (plain, plain + named, plain + named[:1]):
+        _, facts = take_apart(sentences, encode)
+        assert np.allclose(np.linalg.norm(facts, axis=1), 1, atol=1e-5)
+        cosines = (facts @ facts.T)[np.triu_indices(len(plain), 1)]
+        assert np.quantile(cosines, 0.95) < 0.7
+        assert abs(cosines.mean()) < 0.1
+
+
 def test_copies_that_get_too_long_are_not_warned_of(recwarn, tiny):
     tiny.max_length = 9
     with pytest.warns(UserWarning, match="longer than max_length"):

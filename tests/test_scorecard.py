@@ -228,3 +228,10 @@ def test_pairs_that_are_told_apart_without_error_have_a_calibration():
     slope, intercept = thresholds(cosines, pairs, 2, 0.9, 0.1, replicates=20)["calibration"].values()
     assert 1 < slope < 30
     assert -intercept / slope == pytest.approx(0.45, abs=0.02)
+
+
+def test_a_resampling_of_few_sentences_may_have_but_one():
+    corpus, rows = Dataset.from_dict({"sentence": ["a", "b", "c"]}), np.eye(3, dtype=np.float32)
+    card = score(lookup(["a", "b", "c"], rows), corpus, name="three", replicates=100)
+    assert 70 < np.isfinite(card.replicates["mean"]).sum() < 100
+    assert card.interval("mean") == pytest.approx((0, 0), abs=1e-3)

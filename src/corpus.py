@@ -162,7 +162,7 @@ def check_sentences(sentences: Sequence, source: str = "the corpus", at_least: i
 
 def near_duplicates(sentences: Sequence[str], similarity: float = 0.9) -> list[int]:
     """Rows that repeat an earlier one, which is not in the list, but for a few letters: their digits are the same, and
-    of the runs of five letters and digits that either has, both have the share `similarity` or more (Jaccard), in (0, 1].
+    of the runs of five letters and digits that either has, both have the share `similarity` (Jaccard), in (0, 1].
 
     Candidates are found by MinHash (Broder 1997): all but 2 in 10,000 at a similarity of 0.8, 1 in 10 at 0.6. Then they
     are compared.

@@ -59,8 +59,8 @@ def take_apart(
     embeddings of a model alone.
 
     What stays of an embedding when names and numbers are swapped, the mean over `copies`, is the *topic*; what goes is
-    the *facts*, made more even by spectral scaling; of a sentence without any, all of it is both. The topic gets clearer
-    by what the corpus knows: which words keep company, and which sentences are neighbours.
+    the *facts*, made more even by spectral scaling; of a sentence without any, all of it is both. The topic is made
+    sharper by what the corpus knows: which words keep company, and which sentences are neighbours.
     """
     found = names_and_numbers(sentences)
     with warnings.catch_warnings():  # of a copy whose new names make it too long; of the sentences, training warns

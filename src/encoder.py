@@ -211,7 +211,8 @@ def load_encoder(
     """Load a preset, a local folder, or a hub repository ("owner/name") as an `Encoder`, in fp32.
 
     A preset is taken from its pip package, else from `models_folder`/name, else from the hub. `pooling` and
-    `max_length` default to what the preset or the folder's sentence-transformers files say. In `cache`, when given,
+    `max_length` default to what the preset or the folder's sentence-transformers files say, which may name a prompt to
+    put before every sentence, too. In `cache`, when given,
     `encode` and `fine_tune` keep what they made, and find it again.
 
     Raises `FileNotFoundError` for an unknown name or a folder without weights, `ValueError` for altered weights or an
@@ -230,7 +231,7 @@ def load_encoder(
             "The file is damaged or altered; remove it and install it again"
         )
     preset = preset or next((p for p in PRESETS.values() if p.sha256 == checksum), None)
-    saved_pooling, saved_length = _sentence_transformers_settings(folder)
+    saved_pooling, saved_length, saved_prompt = _sentence_transformers_settings(folder)
     pooling = pooling or (preset.pooling if preset else saved_pooling)
     if pooling not in POOLINGS:
         raise ValueError(f"pooling of {model} is {pooling!r}: set it to one of {', '.join(POOLINGS)}")
@@ -254,8 +255,8 @@ def load_encoder(
         raise ValueError(f"max_length is {max_length}: {model} takes 3 to {longest} tokens")
     transformer.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     name = preset.name if preset else (folder if Path(model).is_dir() else Path(model)).name
-    prompt, cache = preset.prompt if preset else "", Path(cache) if cache else None
-    return Encoder(name, transformer, tokenizer, pooling, max_length, checksum, prompt, cache)
+    prompt = preset.prompt if preset else saved_prompt
+    return Encoder(name, transformer, tokenizer, pooling, max_length, checksum, prompt, Path(cache) if cache else None)
 
 
 def _preset_folder(preset: Preset, models_folder: Path) -> Path:
@@ -328,14 +329,20 @@ def _download(repository: str, revision: str | None, weights: str, **options) ->
     return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, **options))
 
 
-def _sentence_transformers_settings(folder: Path) -> tuple[str | None, int | None]:
-    """Pooling and maximum length from the files that sentence-transformers writes, None where there is none."""
-    pooling, length = None, None
+def _sentence_transformers_settings(folder: Path) -> tuple[str | None, int | None, str]:
+    """Pooling, maximum length and prompt from the files that sentence-transformers writes, None or "" where there is
+    none."""
+    pooling, length, prompt = None, None, ""
+    if (file := folder / "config_sentence_transformers.json").is_file():
+        saved = json.loads(file.read_text())
+        prompt = saved.get("prompts", {}).get(saved.get("default_prompt_name"), "")
     if (file := folder / "1_Pooling" / "config.json").is_file():
         saved = json.loads(file.read_text())
         names = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
         modes = [mode for key, mode in names.items() if saved.get(f"pooling_mode_{key}")]
         pooling = saved.get("pooling_mode", "+".join(modes))  # version 6 writes one word, older ones a flag each
+        if prompt and not saved.get("include_prompt", True):
+            raise ValueError(f"{file} leaves the prompt's tokens out of the pooling, which cannot be done here")
     if (file := folder / "sentence_bert_config.json").is_file():
         length = json.loads(file.read_text()).get("max_seq_length")
-    return pooling, length
+    return pooling, length, prompt

@@ -57,6 +57,8 @@ def _write(encoder: Encoder, folder: Path, settings: dict) -> None:
         "sentence_bert_config.json": {"max_seq_length": encoder.max_length, "do_lower_case": False},
         "training.json": settings | {"base model": encoder.name, "base sha256": encoder.sha256},
     }
+    if prompt := encoder.prompt:
+        files["config_sentence_transformers.json"] = {"prompts": {"default": prompt}, "default_prompt_name": "default"}
     (folder / "2_Normalize").mkdir()
     (folder / "1_Pooling").mkdir()
     for name, content in files.items():

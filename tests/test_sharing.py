@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,19 @@ def test_others_open_it_and_embed_the_same(tiny_folder, tmp_path, some_sentences
     assert [m["type"] for m in modules] == [
         f"sentence_transformers.models.{m}" for m in ("Transformer", "Pooling", "Normalize")
     ]
+
+
+def test_a_prompt_is_kept_and_read_again(tiny_folder, tmp_path, some_sentences):
+    encoder = replace(load_encoder(str(tiny_folder), "mean"), prompt="about: ")
+    ours = encoder.encode(some_sentences, progress=False)
+    assert not np.allclose(load_encoder(str(tiny_folder), "mean").encode(some_sentences, progress=False), ours)
+    folder = save_encoder(encoder, tmp_path / "tuned", {})
+    assert load_encoder(str(folder)).prompt == "about: "
+    assert np.allclose(SentenceTransformer(str(folder), device="cpu").encode(some_sentences), ours, atol=1e-6)
+    pooling = folder / "1_Pooling" / "config.json"
+    pooling.write_text(json.dumps(json.loads(pooling.read_text()) | {"include_prompt": False}))
+    with pytest.raises(ValueError, match="leaves the prompt's tokens out of the pooling"):
+        load_encoder(str(folder))
 
 
 def test_a_model_is_replaced_and_nothing_else_is(tiny, tmp_path):

@@ -34,8 +34,9 @@ def load_sentences(path: Path | str, text_column: str = "sentence", duplicates_f
     `Dataset` with a `sentence` column; the other columns are kept. A `.txt` file has one sentence a line; the only text
     column of another is found under any name.
 
-    Blank rows are left out; so are `near_duplicates` of the similarity `duplicates_from`, if given, since each would be
-    a false negative of its twin in training, and known beforehand in the test split. Warnings count them. Raises
+    Blank rows are left out; so are `near_duplicates` of the similarity `duplicates_from`, if given: in training each is
+    a false negative of its twin, and a test sentence whose twin was trained on is not held out. Warnings count them.
+    Columns `sport` and `event` name groups, as text. Raises
     `FileNotFoundError` or `ValueError` saying what was wrong with which row, `ConnectionError` when the hub does
     not answer; no file is ever written to.
     """
@@ -48,7 +49,9 @@ def load_sentences(path: Path | str, text_column: str = "sentence", duplicates_f
         warnings.warn(f"{path} has no column {text_column!r}: the sentences are those of {column!r}", stacklevel=2)
     if column not in dataset.column_names:
         raise ValueError(f"{path} has no column {column!r}, only {', '.join(dataset.column_names)}: set text_column")
-    dataset = dataset if column == "sentence" else dataset.rename_column(column, "sentence")
+    if column != "sentence":  # and another column of that name is not wanted
+        dataset = dataset.select_columns([name for name in dataset.column_names if name != "sentence"])
+        dataset = dataset.rename_column(column, "sentence")
     sentences = dataset["sentence"][:]
     check_sentences([s if not isinstance(s, str) or s.strip() else "blank" for s in sentences], str(path), at_least=0)
     kept = [row for row, sentence in enumerate(sentences) if sentence.strip()]
@@ -57,11 +60,19 @@ def load_sentences(path: Path | str, text_column: str = "sentence", duplicates_f
     if duplicates_from is not None:
         repeated = near_duplicates([sentences[row] for row in kept], duplicates_from)
         if repeated:
-            of = f"{path}: {len(repeated):,} sentences of {len(kept):,} repeat an earlier one"
-            warnings.warn(f"{of} and were left out, such as {sentences[kept[repeated[0]]]!r}", stacklevel=2)
+            warnings.warn(
+                f"{path}: {len(repeated):,} sentences of {len(kept):,} repeat an earlier one and were left out, "
+                f"such as {sentences[kept[repeated[0]]][:80]!r} (duplicates_from = {duplicates_from}; None keeps them)",
+                stacklevel=2,
+            )
         kept = np.delete(kept, repeated)
     check_sentences([sentences[row] for row in kept], str(path))  # enough of them
-    return dataset if len(kept) == len(dataset) else dataset.select(kept)
+    dataset = dataset if len(kept) == len(dataset) else dataset.select(kept)
+    for column in {"sport", "event"} & set(dataset.column_names):
+        groups = ["" if group is None else str(group) for group in dataset[column]]  # numbers name groups, too
+        if groups != dataset[column][:]:
+            dataset = dataset.remove_columns(column).add_column(column, groups)
+    return dataset
 
 
 def load_pairs(path: Path | str) -> Dataset:
@@ -75,10 +86,10 @@ def load_pairs(path: Path | str) -> Dataset:
 
 
 def _read(path: Path | str) -> Dataset:
-    path = Path(path)
+    given, path = str(path), Path(path)
     if not path.exists():
-        if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and path.suffix.lower() not in READERS:
-            return _hub_dataset(str(path))
+        if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", given) and path.suffix.lower() not in READERS:
+            return _hub_dataset(given)
         raise FileNotFoundError(f"no file {path} (the sport corpus is made by generate_sport_sentences.ipynb)")
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in READERS) if path.is_dir() else [path]
     kinds = sorted({file.suffix.lower() for file in files})
@@ -117,7 +128,11 @@ def _hub_dataset(name: str) -> Dataset:
             f"{name} is no file here, and the hub, which may have it, did not answer ({error}). With HF_HUB_OFFLINE=1 "
             "set, what was downloaded before is used"
         )
-    return load_dataset(name, split="train")
+    try:
+        return load_dataset(name, split="train")
+    except ValueError as error:  # no such split, or several configurations
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{name}: {reason} Download what you want of it, and name the file") from None
 
 
 def ask_hub(question: Callable[[HfApi], object]) -> tuple[object, Exception | None]:
@@ -161,26 +176,27 @@ def check_sentences(sentences: Sequence, source: str = "the corpus", at_least: i
 
 
 def near_duplicates(sentences: Sequence[str], similarity: float = 0.9) -> list[int]:
-    """Rows that repeat an earlier one, which is not in the list, but for a few letters: their digits are the same, and
-    of the runs of five letters and digits that either has, both have the share `similarity` (Jaccard), in (0, 1].
+    """Rows that repeat an earlier one, which is not in the list, but for a few letters: the digits of both are the
+    same, and of the runs of five characters that either has, both have the share `similarity` (Jaccard), in [0.8, 1].
+    Case and spaces do not count. At 0.9 about one letter in a hundred may be another.
 
-    Candidates are found by MinHash (Broder 1997): all but 2 in 10,000 at a similarity of 0.8, 1 in 10 at 0.6. Then they
-    are compared.
+    Candidates are found by MinHash (Broder 1997), all but 1 in 10,000 at a similarity of 0.9 and 1 in 20 at 0.8; then
+    their runs are compared.
     """
-    if not 0 < similarity <= 1:
-        raise ValueError(f"similarity is {similarity}: it is a share, above 0 and up to 1 (letter by letter the same)")
+    if not 0.8 <= similarity <= 1:
+        raise ValueError(f"similarity is {similarity}: from 0.8 on two sentences are near-duplicates, 1 is the most")
 
-    def runs_and_digits(sentence: str, length: int = 5) -> tuple[set[str], str]:
-        letters = "".join(filter(str.isalnum, sentence.casefold())) or sentence
-        runs = {letters[start : start + length] for start in range(max(1, len(letters) - length + 1))}
-        return runs, "".join(filter(str.isdigit, letters))
+    def runs(sentence: str, length: int = 5) -> set[str]:
+        text = " ".join(sentence.casefold().split())
+        digits = "".join(filter(str.isdigit, text))  # in every run: other digits are another fact
+        return {f"{digits} {text[start : start + length]}" for start in range(max(1, len(text) - length + 1))}
 
-    index, found = MinHashLSH(num_perm=64, params=(16, 4)), []
-    signatures = MinHash.generator(([run.encode() for run in runs_and_digits(s)[0]] for s in sentences), num_perm=64)
+    index, found = MinHashLSH(num_perm=128, params=(16, 8)), []
+    signatures = MinHash.generator(([run.encode() for run in runs(sentence)] for sentence in sentences), num_perm=128)
     for row, (sentence, signature) in enumerate(zip(sentences, signatures)):
-        runs, digits = runs_and_digits(sentence)
-        others = (runs_and_digits(sentences[earlier]) for earlier in index.query(signature))
-        if any(digits == of and len(runs & other) >= similarity * len(runs | other) for other, of in others):
+        ours = runs(sentence)
+        others = (runs(sentences[earlier]) for earlier in index.query(signature))
+        if any(len(ours & theirs) >= similarity * len(ours | theirs) for theirs in others):
             found.append(row)
         else:
             index.insert(row, signature)
@@ -208,9 +224,17 @@ def describe(sentences: Sequence[str], lengths: Sequence[int], max_length: int) 
 
 
 def split_sentences(dataset: Dataset, seed: int = 0) -> Dataset:
-    """Add a `split` column (70 % train, 10 % validation, 20 % test, drawn with the seed) unless there is one."""
+    """Add a `split` column (70 % train, 10 % validation, 20 % test, drawn with the seed) unless there is one.
+
+    Raises `ValueError` when there is nothing to train on or nothing to test on.
+    """
     if "split" in dataset.column_names:
+        if missing := {"train", "test"} - set(dataset["split"]):
+            there = ", ".join(sorted(set(map(str, dataset["split"]))))
+            raise ValueError(f"no sentence has the split {missing.pop()!r}, only {there}: train and test are needed")
         return dataset
+    if len(dataset) < 5:
+        raise ValueError(f"{len(dataset)} sentences are too few to train on some and test on others")
     _, which = np.unique(np.array(dataset["sentence"]), return_inverse=True)  # a repeated one goes to one split
     ranks = (np.random.default_rng(seed).permutation(which.max() + 1) / (which.max() + 1))[which]
     return dataset.add_column("split", np.select([ranks < 0.7, ranks < 0.8], ["train", "validation"], "test").tolist())

@@ -335,7 +335,7 @@ def _sentence_transformers_settings(folder: Path) -> tuple[str | None, int | Non
     pooling, length, prompt = None, None, ""
     if (file := folder / "config_sentence_transformers.json").is_file():
         saved = json.loads(file.read_text())
-        prompt = saved.get("prompts", {}).get(saved.get("default_prompt_name"), "")
+        prompt = (saved.get("prompts") or {}).get(saved.get("default_prompt_name"), "")
     if (file := folder / "1_Pooling" / "config.json").is_file():
         saved = json.loads(file.read_text())
         names = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}

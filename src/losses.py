@@ -88,7 +88,10 @@ def _word_topics(
 ) -> Float[np.ndarray, "n topics"]:
     """Latent semantic analysis of the words that are no names or numbers (Deerwester et al. 1990), as unit rows."""
     plain = [replace_words(sentence, dict.fromkeys(ours, "")) for sentence, ours in zip(sentences, found)]
-    weights = TfidfVectorizer(min_df=2, sublinear_tf=True, stop_words="english").fit_transform(plain)
+    try:
+        weights = TfidfVectorizer(min_df=2, sublinear_tf=True, stop_words="english").fit_transform(plain)
+    except ValueError:  # no two sentences share a word, as in a script without spaces
+        return np.zeros((len(plain), 1))
     return normalize(TruncatedSVD(min(dimensions, *weights.shape), random_state=0).fit_transform(weights))
 
 

@@ -156,9 +156,9 @@ def frontier(
     families: dict[str, dict[str, dict[str, tuple[float, float, float]]]], control: dict[str, float], title: str
 ) -> Figure:
     """Orders against widths, a column an order, a row a width, and a line a family of points:
-    `families[model][transform][measure]` is value, low and high, of measures whose name begins with "width" and of
-    orders; `control[measure]` is drawn as a line, for it has no width. A model is better than another where its line is
-    above the other's at the same width."""
+    `families[model][transform][measure]` is value, low and high, of measures whose name begins with "width", of which
+    the value is drawn, and of orders; `control[measure]` is drawn as a line, for it has no width. A model is better than
+    another where its line is above the other's at the same width."""
     first = next(iter(next(iter(families.values())).values()))
     widths = [measure for measure in first if measure.startswith("width")]
     orders = [measure for measure in first if measure not in widths]
@@ -172,7 +172,9 @@ def frontier(
             x = [point[width][0] for point in points.values()]
             values, lows, highs = np.array([point[order] for point in points.values()]).T
             axis.plot(x, values, color=colour, marker=marker, label=label)
-            axis.fill_between(x, lows, highs, color=colour, alpha=0.12, lw=1 if len(x) == 1 else 0)
+            axis.fill_between(x, lows, highs, color=colour, alpha=0.12, lw=0)
+            if len(x) == 1:  # too narrow to be shaded
+                axis.vlines(x, lows, highs, color=colour, lw=1)
             for name, *place in zip(points, x, values) if len(x) > 1 and set(points) not in named else ():  # once
                 axis.annotate(name, place, (0, 6), textcoords="offset points", ha="center", fontsize=7)
             named.append(set(points))

@@ -349,7 +349,7 @@ def _fingerprint(sentences: Sequence[str]) -> str:
 def _distribution_values(embeddings: Float[np.ndarray, "n dim"], sports: np.ndarray | None) -> dict[str, float]:
     distribution = pairwise_distribution(embeddings)
     values = {"width": distribution.width, "mean": distribution.mean, "std": distribution.std}
-    if sports is not None:
+    if sports is not None and len(set(sports)) < len(sports):
         values["width_within"] = float(np.mean([d.width for d in within_groups(embeddings, sports).values()]))
     return values | {"uniformity": uniformity(distribution), "effective_rank": effective_rank(embeddings)}
 
@@ -437,8 +437,8 @@ def _clusters(frame: pd.DataFrame, resample: str) -> Int[np.ndarray, " rows"]:
         raise ValueError(f"resample is {resample!r}: 'event' or 'sport'")
     if "template1" in frame:  # sport/event/split/number
         names = frame["template1"].str.rsplit("/", n=2 if resample == "event" else 3).str[0]
-    elif "sport" in frame:
-        names = frame["sport"] + ("/" + frame["event"] if resample == "event" and "event" in frame else "")
+    elif "sport" in frame and (resample == "sport" or "event" in frame):
+        names = frame["sport"] + ("/" + frame["event"] if resample == "event" else "")
     else:
         names = frame["sport1"] if "sport1" in frame else frame["sentence1" if "sentence1" in frame else "sentence"]
     return pd.factorize(names)[0].astype(np.int64)

@@ -94,7 +94,7 @@ def within_groups(embeddings: Embeddings, groups: Sequence | np.ndarray) -> dict
     """The distribution within each group: `groups` names the group of each row. A group of one has no pair and is left
     out; raises `ValueError` when no group is left.
 
-    All pairs are counted as long as the groups together have no more than `EXACT_ROWS` rows would; above that each
+    All pairs are counted as long as the groups together have no more of them than `EXACT_ROWS` rows; above that each
     group has its share of `SAMPLED_PAIRS`."""
     check_unit_rows(embeddings)
     if len(groups) != embeddings.shape[0]:
@@ -103,12 +103,12 @@ def within_groups(embeddings: Embeddings, groups: Sequence | np.ndarray) -> dict
     if sizes.max() < 2:
         raise ValueError("every group has one sentence: there is no pair within a group")
     pairs = sizes * (sizes - 1) // 2
-    most = pairs.max() if pairs.sum() <= EXACT_ROWS**2 // 2 else -(-SAMPLED_PAIRS // len(sizes))
+    exact, share = pairs.sum() <= EXACT_ROWS**2 // 2, -(-SAMPLED_PAIRS // (sizes > 1).sum())
     return {
-        str(names[number]): pairwise_distribution(
-            embeddings[numbers == number], sampled_pairs=int(most) if pairs[number] > most else 0
+        str(names[k]): pairwise_distribution(
+            embeddings[numbers == k], sampled_pairs=0 if exact or pairs[k] <= share else int(share)
         )
-        for number in np.flatnonzero(sizes > 1)
+        for k in np.flatnonzero(sizes > 1)
     }
 
 

@@ -112,7 +112,7 @@ def test_split_is_seeded_and_in_proportion():
     twice = Dataset.from_dict({"sentence": [str(i) for i in range(200)] * 2})
     one, other = np.array(split_sentences(twice)["split"][:]).reshape(2, 200)
     assert (one == other).all()  # or a test sentence would have been trained on
-    own = dataset.add_column("split", ["test"] * 200)
+    own = dataset.add_column("split", ["train"] * 100 + ["test"] * 100)
     assert split_sentences(own) is own
 
 
@@ -236,18 +236,33 @@ def test_near_duplicates_are_those_of_a_naive_search():
     def alike(one, other):
         if re.sub(r"\D", "", one) != re.sub(r"\D", "", other):
             return 0
-        runs = [{s[k : k + 5] for k in range(len(s) - 4)} for s in (one.replace(" ", ""), other.replace(" ", ""))]
+        one, other = (" ".join(sentence.split()) for sentence in (one, other))
+        runs = [{s[k : k + 5] for k in range(len(s) - 4)} for s in (one, other)]
         return len(runs[0] & runs[1]) / len(runs[0] | runs[1])
 
-    for similarity in (0.7, 0.9, 1.0):
+    for similarity in (0.85, 0.9, 1.0):
         kept, expected = [], []
         for row, sentence in enumerate(sentences):
             found = any(alike(sentence, sentences[other]) >= similarity for other in kept)
             (expected if found else kept).append(row)
         assert 10 < len(expected) < 200
         assert near_duplicates(sentences, similarity) == expected
-    with pytest.raises(ValueError, match=r"similarity is 0\.0: it is a share, above 0"):
-        near_duplicates(sentences, 0.0)
+    with pytest.raises(ValueError, match=r"similarity is 0\.7: from 0\.8 on two sentences are near-duplicates"):
+        near_duplicates(sentences, 0.7)
+    different = [
+        "1.5 goals",
+        "15 goals",
+        "-5 degrees",
+        "5 degrees",
+        "C++",
+        "C#",
+        "C",
+        "राम ने फल खाया",
+        "राम ने फूल खाया",
+        "⚽",
+        "🏀",
+    ]
+    assert near_duplicates(different) == []
 
 
 def test_near_duplicates_are_left_out_and_counted_where_asked(tmp_path):
@@ -257,10 +272,35 @@ def test_near_duplicates_are_left_out_and_counted_where_asked(tmp_path):
         assert load_sentences(path, duplicates_from=0.9)["sentence"][:] == [one, "⚽", "🏀", "ok", "no"]
     assert [str(warning.message).removeprefix(str(path)) for warning in warned] == [
         ": 1 blank rows of 8 were left out",
-        f": 2 sentences of 7 repeat an earlier one and were left out, such as {one.upper() + '!'!r}",
+        f": 2 sentences of 7 repeat an earlier one and were left out, "
+        f"such as {one.upper() + '!'!r} (duplicates_from = 0.9; None keeps them)",
     ]
     with pytest.warns(UserWarning, match="1 blank rows"):
         assert len(load_sentences(path)) == 7  # all are kept unless asked
+
+
+def test_columns_of_groups_and_another_text_beside_a_sentence(tmp_path):
+    path = tmp_path / "corpus.csv"
+    path.write_text("sentence,text,sport,year\nold,one,1,1999\nold,two,2,1999\nold,three,2,1999\n")
+    groups = {"sport": ["1", "2", "2"], "year": [1999] * 3}
+    assert load_sentences(path, "text")[:] == {"sentence": ["one", "two", "three"]} | groups
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("\n".join(json.dumps({"sentence": s, "sport": g}) for s, g in zip("abc", ("x", None, None))))
+    assert load_sentences(path)["sport"][:] == ["x", "", ""]
+
+
+def test_splits_that_cannot_be_used_are_refused():
+    with pytest.raises(ValueError, match="4 sentences are too few to train on some and test on others"):
+        split_sentences(Dataset.from_dict({"sentence": list("abcd")}))
+    with pytest.raises(ValueError, match="no sentence has the split 'test', only dev, train"):
+        split_sentences(Dataset.from_dict({"sentence": list("ab"), "split": ["train", "dev"]}))
+
+
+def test_a_path_is_not_looked_for_on_the_hub(monkeypatch):
+    monkeypatch.setattr("src.corpus.ask_hub", lambda question: pytest.fail("asked"))
+    for path in ("./mine/corpus", "../mine", "/mine/corpus", "mine/corpus.csv", "a/b/c", "corpus"):
+        with pytest.raises(FileNotFoundError, match="no file"):
+            load_sentences(path)
 
 
 def test_a_corpus_is_described():

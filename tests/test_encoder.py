@@ -248,3 +248,13 @@ def test_download_prefers_safetensors_falls_back_to_bin_and_works_offline_afterw
     assert "both/model.safetensors" in server.sent
     assert "alone/pytorch_model.bin" in server.sent
     assert not {"both/pytorch_model.bin", "both/modeling_evil.py"} & set(server.sent)
+
+
+def test_lengths_are_those_before_the_cut(tiny_folder):
+    encoder = load_encoder(str(tiny_folder), "mean", max_length=8)
+    long = "the keeper beats the field in lap 1 and the skipper holds a rival"
+    before, after = encoder.lengths([long, "the keeper"]), []
+    with pytest.warns(UserWarning, match="1 of 2 sentences are longer than max_length = 8"):
+        after = [len(row["input_ids"]) for row in encoder.tokenize([long, "the keeper"])]
+    assert before[0] > after[0] == 8
+    assert before[1] == after[1] == 4

@@ -126,7 +126,8 @@ def test_sentences_without_names_are_not_all_alike():
         rows = [sum(words.setdefault(w, rng.standard_normal(32)) for w in sentence.split()) for sentence in sentences]
         return np.array(rows, np.float32) / np.linalg.norm(rows, axis=1, keepdims=True).astype(np.float32)
 
-    for sentences in (plain, plain + named, plain + named[:1]):
+    shared_by_none = ["".join(rng.choice(list("日本語文章単位"), 12)) for _ in range(100)]  # a script without spaces
+    for sentences in (plain, plain + named, plain + named[:1], shared_by_none):
         _, facts = take_apart(sentences, encode)
         assert np.allclose(np.linalg.norm(facts, axis=1), 1, atol=1e-5)
         cosines = (facts @ facts.T)[np.triu_indices(len(plain), 1)]

@@ -220,15 +220,19 @@ def everything(tiny_folder, sentences, folder):
     return (folder / "corpus.csv").read_bytes(), before.tobytes(), losses, load_encoder(str(folder / "model")).weights()
 
 
-def killed_after(seconds, work):
+def killed_after(seconds, work) -> bool:
+    """Whether the kill came before the work was done; the work itself may not fail."""
     if (child := os.fork()) == 0:
         try:
             work()
-        finally:
             os._exit(0)
+        finally:
+            os._exit(1)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
 
 
 def test_killed_at_random_moments_of_everything(tiny_folder, some_sentences, tmp_path):
@@ -238,8 +242,8 @@ def test_killed_at_random_moments_of_everything(tiny_folder, some_sentences, tmp
     seconds, rng = time.monotonic() - start, random.Random(0)
     for run in range(3):
         (folder := tmp_path / str(run)).mkdir()
-        for _ in range(3):
-            killed_after(rng.uniform(0, seconds), lambda: everything(tiny_folder, some_sentences, folder))
+        moments = [rng.uniform(0, seconds) for _ in range(3)]
+        assert any([killed_after(at, lambda: everything(tiny_folder, some_sentences, folder)) for at in moments])
         assert everything(tiny_folder, some_sentences, folder) == expected
 
 
@@ -265,7 +269,7 @@ def test_killed_while_writing_again_and_again_there_is_never_half(tiny_folder, t
     write(encoders[0])
     whole = (tmp_path / "corpus.csv").read_bytes()
     for _ in range(30):
-        killed_after(rng.uniform(0.02, 0.1), for_ever)
+        assert killed_after(rng.uniform(0.02, 0.1), for_ever)
         assert (tmp_path / "corpus.csv").read_bytes() == whole
         if (
             tmp_path / "model"

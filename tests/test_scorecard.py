@@ -235,3 +235,15 @@ def test_a_resampling_of_few_sentences_may_have_but_one():
     card = score(lookup(["a", "b", "c"], rows), corpus, name="three", replicates=100)
     assert 70 < np.isfinite(card.replicates["mean"]).sum() < 100
     assert card.interval("mean") == pytest.approx((0, 0), abs=1e-3)
+
+
+def test_groups_without_events_are_not_what_is_resampled():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((30, 8)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    corpus = Dataset.from_dict({"sentence": [str(k) for k in range(30)]})
+    of = lookup(corpus["sentence"][:], rows)
+    alone = score(of, corpus, name="x", replicates=50).replicates["width"]
+    grouped = corpus.add_column("sport", ["a", "b"] * 15)
+    assert score(of, grouped, name="x", replicates=50).replicates["width"] == alone
+    assert score(of, grouped, name="x", replicates=50, resample="sport").replicates["width"] != alone

@@ -1,0 +1,125 @@
+"""Another domain: 6,000 sentences from the docstrings of installed libraries, most of them without a name or number.
+
+python -m experiments.docstrings
+
+How related two sentences are follows from where they stand: in the docstring of one function (2), of one module (1), or
+of different libraries (0). Functions are held out, a third of them; a sentence belongs to one function. Writes
+runs/docstrings.csv and runs/docstring_pairs.csv, which the notebooks take as `corpus_path` and `pairs_path`, and
+figures/docstrings.png and .json: order against width of the base model with sharpening, of topic and facts with more and
+more stretch, and of SimCSE; one seed. Ten minutes on two cores.
+"""
+
+import importlib
+import inspect
+import random
+import re
+import warnings
+from dataclasses import asdict, replace
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset
+
+from experiments.final import CACHE, FIGURES
+from experiments.study import CHOSEN, FITTED_ON, MAX_LENGTH, MODEL, TRAINED_ON
+from run_notebooks import ROOT
+from src import plots
+from src.corpus import draw_training, output_folder
+from src.encoder import load_encoder
+from src.losses import take_apart
+from src.postprocessing import SpectralScaling
+from src.scorecard import lookup, score
+from src.training import TrainingSettings, fine_tune
+
+SENTENCES, PAIRS_PER_GRADE = 6_000, 300
+MODULES = (
+    "scipy.stats scipy.signal scipy.optimize scipy.ndimage scipy.spatial scipy.linalg scipy.interpolate scipy.sparse "
+    "scipy.special scipy.integrate sklearn.metrics sklearn.preprocessing sklearn.cluster sklearn.linear_model "
+    "sklearn.ensemble sklearn.decomposition sklearn.feature_extraction sklearn.model_selection numpy numpy.linalg "
+    "numpy.random numpy.fft statistics itertools pathlib asyncio subprocess socket datetime email.message zipfile "
+    "logging argparse matplotlib.axes pandas"
+).split()
+RUNS = {
+    "topic and facts": {f"stretch {s}": replace(CHOSEN, stretch=s) for s in (1.0, 1.5, 2.0, 2.5)},
+    "SimCSE, temperature 0.4": {"epoch 1": TrainingSettings(temperature=0.4)},
+    "SimCSE, temperature 0.05": {"epoch 1": TrainingSettings()},
+}
+
+
+def docstring_sentences() -> pd.DataFrame:
+    """Plain sentences of 40 to 220 characters, each with the module (`sport`) and the function (`event`) it stands in."""
+    rows: dict[str, tuple[str, str]] = {}
+    for name in MODULES:
+        for member, value in inspect.getmembers(importlib.import_module(name), callable):
+            parts = [
+                value,
+                *(m for k, m in inspect.getmembers(value, callable) if inspect.isclass(value) and k[0] != "_"),
+            ]
+            for part in parts if member[0] != "_" else ():
+                text = re.split(
+                    r"\n(?:Examples|References|See Also|Parameters|Returns)\n-", inspect.getdoc(part) or ""
+                )[0]
+                for paragraph in text.split("\n\n"):
+                    for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z])", " ".join(paragraph.split())):
+                        if re.fullmatch(r"[A-Z][\w\s,.'`():;\-/!?]{38,218}[.!?]", sentence) and "::" not in paragraph:
+                            rows.setdefault(sentence, (name, f"{name}.{member}"))
+    chosen = random.Random(0).sample(sorted(rows), SENTENCES)
+    frame = pd.DataFrame([(sentence, *rows[sentence]) for sentence in chosen], columns=["sentence", "sport", "event"])
+    held_out = {event for event in frame["event"].unique() if random.Random(event).random() < 1 / 3}
+    return frame.assign(split=np.where(frame["event"].isin(held_out), "test", "train"))
+
+
+def pairs_of(test: pd.DataFrame) -> pd.DataFrame:
+    """As many pairs of each grade, drawn from the sentences by rejection."""
+    rng, rows = np.random.default_rng(0), {grade: [] for grade in (0, 1, 2)}
+    by = {grade: list(test.groupby(column).indices.values()) for grade, column in ((1, "sport"), (2, "event"))}
+    by = {grade: [group for group in groups if len(group) > 1] for grade, groups in by.items()}
+    by[0] = [np.arange(len(test))]
+    library, event = test["sport"].str.split(".").str[0].to_numpy(), test["event"].to_numpy()
+    while min(map(len, rows.values())) < PAIRS_PER_GRADE:
+        for grade, groups in by.items():
+            one, two = rng.choice(groups[rng.integers(len(groups))], 2, replace=False)
+            fits = (library[one] != library[two], event[one] != event[two], True)[grade]
+            if fits and len(rows[grade]) < PAIRS_PER_GRADE:
+                first, second = test.iloc[one], test.iloc[two]
+                rows[grade].append((first["sentence"], second["sentence"], grade, first["event"], "test"))
+    columns = ["sentence1", "sentence2", "grade", "sport1", "split"]  # a resampling takes all pairs of a function
+    return pd.DataFrame([row for of_grade in rows.values() for row in of_grade], columns=columns)
+
+
+def main() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of deprecated members that are looked at
+        frame = docstring_sentences()
+    corpus, test = Dataset.from_pandas(frame), frame[frame["split"] == "test"].reset_index(drop=True)
+    pairs = pairs_of(test)
+    frame.to_csv(output_folder(ROOT / "runs") / "docstrings.csv", index=False)
+    pairs.drop(columns="split").to_csv(ROOT / "runs" / "docstring_pairs.csv", index=False)
+    training = draw_training(corpus, TRAINED_ON, np.random.default_rng(0))
+    sentences = [*test["sentence"], *pairs["sentence1"], *pairs["sentence2"], *training[:FITTED_ON]]
+
+    def point(embeddings: np.ndarray) -> dict[str, tuple[float, float, float]]:
+        card = score(lookup(sentences, embeddings), Dataset.from_pandas(test), pairs, "docstrings")
+        return {m: (card.values[m], *card.interval(m)) for m in ("width", "width_within", "topic_order")}
+
+    encoder = load_encoder(MODEL, max_length=MAX_LENGTH, cache=CACHE)
+    base, parts = encoder.encode(sentences), take_apart(training, encoder.encode)
+    scaled = {p: SpectralScaling(p).fit(base[-FITTED_ON:]).transform(base) for p in (0, 0.125, 0.25, 0.5, 0.75)}
+    families = {"base": {"as it is": point(base)}}
+    families["base, sharpened"] = {f"p = {p}": point(embeddings) for p, embeddings in scaled.items()}
+    for family, runs in RUNS.items():
+        families[family] = {}
+        for name, settings in runs.items():
+            tuned = load_encoder(MODEL, max_length=MAX_LENGTH, cache=CACHE)
+            fine_tune(tuned, training, settings, parts=parts if settings.objective == CHOSEN.objective else None)
+            families[family][name] = point(tuned.encode(sentences))
+    title = f"{len(frame):,} docstring sentences, functions held out: {len(test):,} sentences, {len(pairs):,} pairs"
+    settings = asdict(CHOSEN) | {"model": MODEL, "train_sentences": len(training), "sentences": len(frame)}
+    plots.save_figure(plots.frontier(families, {}, title), FIGURES, "docstrings", settings, families)
+    print(
+        pd.DataFrame({(f, n): {m: v[0] for m, v in p.items()} for f, of in families.items() for n, p in of.items()}).T
+    )
+
+
+if __name__ == "__main__":
+    main()

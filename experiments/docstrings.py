@@ -5,8 +5,8 @@ python -m experiments.docstrings
 How related two sentences are follows from where they stand: in the docstring of one function (2), of one module (1), or
 of different libraries (0). Functions are held out, a third of them; a sentence belongs to one function. Writes
 runs/docstrings.csv and runs/docstring_pairs.csv, which the notebooks take as `corpus_path` and `pairs_path`, and
-figures/docstrings.png and .json: order against width of the base model with sharpening, of topic and facts with more and
-more stretch, and of SimCSE; one seed. Ten minutes on two cores.
+figures/docstrings.png and .json: order against width of the base model with sharpening, of topic and facts by stretch,
+and of SimCSE; one seed. Six minutes on two cores.
 """
 
 import importlib
@@ -47,7 +47,7 @@ RUNS = {
 
 
 def docstring_sentences() -> pd.DataFrame:
-    """Plain sentences of 40 to 220 characters, each with the module (`sport`) and the function (`event`) it stands in."""
+    """Plain sentences of 40 to 220 characters, with the module (`sport`) and the function (`event`) that each is in."""
     rows: dict[str, tuple[str, str]] = {}
     for name in MODULES:
         for member, value in inspect.getmembers(importlib.import_module(name), callable):
@@ -100,7 +100,7 @@ def main() -> None:
 
     def point(embeddings: np.ndarray) -> dict[str, tuple[float, float, float]]:
         card = score(lookup(sentences, embeddings), Dataset.from_pandas(test), pairs, "docstrings")
-        return {m: (card.values[m], *card.interval(m)) for m in ("width", "width_within", "topic_order")}
+        return {m: (card.values[m], *card.interval(m)) for m in ("width", "topic_order")}
 
     encoder = load_encoder(MODEL, max_length=MAX_LENGTH, cache=CACHE)
     base, parts = encoder.encode(sentences), take_apart(training, encoder.encode)

@@ -333,6 +333,12 @@ def _sentence_transformers_settings(folder: Path) -> tuple[str | None, int | Non
     """Pooling, maximum length and prompt from the files that sentence-transformers writes, None or "" where there is
     none."""
     pooling, length, prompt = None, None, ""
+    if (file := folder / "modules.json").is_file():
+        kinds = [module["type"].rsplit(".", 1)[-1] for module in json.loads(file.read_text())]
+        if more := set(kinds) - {"Transformer", "Pooling", "Normalize"}:
+            raise ValueError(
+                f"{folder} has a layer that is not read here, {', '.join(sorted(more))}, after its pooling"
+            )
     if (file := folder / "config_sentence_transformers.json").is_file():
         saved = json.loads(file.read_text())
         prompt = (saved.get("prompts") or {}).get(saved.get("default_prompt_name"), "")

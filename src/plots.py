@@ -157,8 +157,8 @@ def frontier(
 ) -> Figure:
     """Orders against widths, a column an order, a row a width, and a line a family of points:
     `families[model][transform][measure]` is value, low and high, of measures whose name begins with "width", of which
-    the value is drawn, and of orders; `control[measure]` is drawn as a line, for it has no width. A model is better than
-    another where its line is above the other's at the same width."""
+    the value is drawn, and of orders; `control[measure]` is drawn as a line, for it has no width. A model is better
+    than another where its line is above the other's at the same width."""
     first = next(iter(next(iter(families.values())).values()))
     widths = [measure for measure in first if measure.startswith("width")]
     orders = [measure for measure in first if measure not in widths]

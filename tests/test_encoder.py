@@ -258,3 +258,12 @@ def test_lengths_are_those_before_the_cut(tiny_folder):
         after = [len(row["input_ids"]) for row in encoder.tokenize([long, "the keeper"])]
     assert before[0] > after[0] == 8
     assert before[1] == after[1] == 4
+
+
+def test_a_layer_that_is_not_read_is_refused(tiny_folder, tmp_path):
+    folder = tmp_path / "with-dense"
+    shutil.copytree(tiny_folder, folder)
+    names = ("models.Transformer", "models.Pooling", "models.Dense")
+    (folder / "modules.json").write_text(json.dumps([{"type": f"sentence_transformers.{name}"} for name in names]))
+    with pytest.raises(ValueError, match="with-dense has a layer that is not read here, Dense, after its pooling"):
+        load_encoder(str(folder), "mean")

@@ -109,3 +109,15 @@ def test_every_make_target_and_parameter_named_exists():
     for assignments in re.findall(r'SET="([^"]+)"', README):
         for name in re.findall(r"(\w+)=", assignments):
             assert f'"{name} = ' in notebooks
+
+
+def test_the_other_domain_is_that_of_the_figure():
+    numbers = json.loads((ROOT / "figures" / "docstrings.json").read_text())["numbers"]
+    base, own = numbers["base"]["as it is"], numbers["topic and facts"]
+    words, ratio = (
+        " ".join(README.split()),
+        [own[s]["width"][0] / base["width"][0] for s in ("stretch 1.0", "stretch 2.5")],
+    )
+    orders = [of["topic_order"][0] for of in (own["stretch 1.0"], base, own["stretch 2.5"])]
+    assert "became {:.2f} times as wide and order stayed ({:.2f}, base {:.2f})".format(ratio[0], *orders[:2]) in words
+    assert f"{ratio[1]:.2f} times as wide and order fell to {orders[2]:.2f}" in words

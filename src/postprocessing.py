@@ -6,7 +6,7 @@ from sklearn.preprocessing import normalize
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 
-class _AffineMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class AffineMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """x -> (x - mean) @ matrix, to unit length; a row that is mapped to zero stays zero.
 
     What `fit` leaves: `mean_` of shape (dim,), and `matrix_` of shape (dim, dim).
@@ -32,11 +32,11 @@ class _AffineMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return np.ones_like(variances)
 
 
-class Centering(_AffineMap):
+class Centering(AffineMap):
     """Take the mean embedding away: the offset that all sentences share raises every cosine alike."""
 
 
-class AllButTheTop(_AffineMap):
+class AllButTheTop(AffineMap):
     """Take away the mean and the directions of largest variance (Mu & Viswanath 2018, algorithm 1).
 
     `directions` is how many; None: a hundredth of the dimensions, as the paper advises.
@@ -52,7 +52,7 @@ class AllButTheTop(_AffineMap):
         return np.arange(len(variances)) < len(variances) - count
 
 
-class SpectralScaling(_AffineMap):
+class SpectralScaling(AffineMap):
     """Centre, and multiply each direction of the embeddings' spectrum by its variance to the given power.
 
     `power` 0 is centring alone; -0.5 makes all variances equal (whitening, Su et al. 2021, arXiv 2103.15316); above 0

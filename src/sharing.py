@@ -7,16 +7,22 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import save_file
+
 from src.corpus import library_versions, write_atomically
 from src.encoder import PRESETS, Encoder
+from src.postprocessing import AffineMap
 from src.scorecard import MAIN, MEASURES, Scorecard, compare
 
 
-def save_encoder(encoder: Encoder, folder: Path | str, settings: dict) -> Path:
+def save_encoder(encoder: Encoder, folder: Path | str, settings: dict, transform: AffineMap | None = None) -> Path:
     """Write the encoder to `folder`, with its `settings` in training.json; an older model there is replaced.
 
-    The folder appears complete or not at all. Raises `FileExistsError` when `folder` holds something that is no model,
-    `ValueError` for a pooling that sentence-transformers has no name for.
+    A fitted `transform` of `src.postprocessing` is saved as a dense layer on top, which sentence-transformers applies
+    (and `load_encoder`, which reads none, refuses). The folder appears complete or not at all. Raises
+    `FileExistsError` when `folder` holds something that is no model, `ValueError` for a pooling that
+    sentence-transformers has no name for.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / "modules.json").is_file():
@@ -26,7 +32,7 @@ def save_encoder(encoder: Encoder, folder: Path | str, settings: dict) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        _write(encoder, scratch, settings)
+        _write(encoder, scratch, settings, transform)
         write_card(scratch, name=folder.name)
         scratch.chmod(0o755)
         if folder.exists():
@@ -40,27 +46,37 @@ def save_encoder(encoder: Encoder, folder: Path | str, settings: dict) -> Path:
     return folder
 
 
-def _write(encoder: Encoder, folder: Path, settings: dict) -> None:
+def _write(encoder: Encoder, folder: Path, settings: dict, transform: AffineMap | None) -> None:
     encoder.model.save_pretrained(folder)
     encoder.tokenizer.save_pretrained(folder)
     kinds = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
     pooling = {f"pooling_mode_{kind}": encoder.pooling == name for name, kind in kinds.items()}
+    width = encoder.model.config.hidden_size
+    # the classic module paths: version 6 opens them and older versions know no others
+    paths = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    paths |= {"3_Dense": "Dense", "4_Normalize": "Normalize"} if transform else {}
+    for path in paths:
+        (folder / path).mkdir(exist_ok=True)
     files = {
-        # the classic module paths: version 6 opens them and older versions know no others
         "modules.json": [
             {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{module}"}
-            for i, (path, module) in enumerate(
-                (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
-            )
+            for i, (path, module) in enumerate(paths.items())
         ],
-        "1_Pooling/config.json": {"word_embedding_dimension": encoder.model.config.hidden_size, **pooling},
+        "1_Pooling/config.json": {"word_embedding_dimension": width, **pooling},
         "sentence_bert_config.json": {"max_seq_length": encoder.max_length, "do_lower_case": False},
         "training.json": settings | {"base model": encoder.name, "base sha256": encoder.sha256},
     }
     if prompt := encoder.prompt:
         files["config_sentence_transformers.json"] = {"prompts": {"default": prompt}, "default_prompt_name": "default"}
-    (folder / "2_Normalize").mkdir()
-    (folder / "1_Pooling").mkdir()
+    if transform:
+        files["training.json"]["transform"] = str(transform)
+        linear = {"linear.weight": transform.matrix_.T, "linear.bias": -transform.mean_ @ transform.matrix_}
+        linear = {name: np.ascontiguousarray(value, np.float32) for name, value in linear.items()}
+        save_file(linear, folder / "3_Dense" / "model.safetensors")
+        files["3_Dense/config.json"] = {
+            "in_features": width, "out_features": width, "bias": True,
+            "activation_function": "torch.nn.modules.linear.Identity",
+        }  # fmt: skip
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
 

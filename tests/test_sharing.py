@@ -9,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel
 
 from src.encoder import load_encoder
+from src.postprocessing import Centering, SpectralScaling
 from src.scorecard import score, thresholds
 from src.sharing import save_encoder, write_card
 
@@ -44,6 +45,16 @@ def test_a_prompt_is_kept_and_read_again(tiny_folder, tmp_path, some_sentences):
     pooling = folder / "1_Pooling" / "config.json"
     pooling.write_text(json.dumps(json.loads(pooling.read_text()) | {"include_prompt": False}))
     with pytest.raises(ValueError, match="leaves the prompt's tokens out of the pooling"):
+        load_encoder(str(folder))
+
+
+@pytest.mark.parametrize("transform", [Centering(), SpectralScaling(0.25)])
+def test_a_transform_is_part_of_the_model(tiny, tmp_path, some_sentences, transform):
+    ours = transform.fit(tiny.encode(some_sentences[:50])).transform(tiny.encode(some_sentences))
+    folder = save_encoder(tiny, tmp_path / "sharpened", {}, transform)
+    assert np.allclose(SentenceTransformer(str(folder), device="cpu").encode(some_sentences), ours, atol=1e-6)
+    assert f"- transform: {transform}" in (folder / "README.md").read_text()
+    with pytest.raises(ValueError, match="has a layer that is not read here, Dense"):  # rather than left out
         load_encoder(str(folder))
 
 

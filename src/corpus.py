@@ -36,9 +36,10 @@ def load_sentences(path: Path | str, text_column: str = "sentence", duplicates_f
 
     Blank rows are left out; so are `near_duplicates` of the similarity `duplicates_from`, if given: in training each is
     a false negative of its twin, and a test sentence whose twin was trained on is not held out. Warnings count them.
-    Columns `sport` and `event` name groups, as text. Raises
-    `FileNotFoundError` or `ValueError` saying what was wrong with which row, `ConnectionError` when the hub does
-    not answer; no file is ever written to.
+    Columns `sport` and `event` name groups, and become text.
+
+    Raises `FileNotFoundError` or `ValueError` saying what was wrong with which line or row, `ConnectionError` when the
+    hub does not answer; no file is ever written to.
     """
     dataset = _read(path)
     texts = [
@@ -68,8 +69,8 @@ def load_sentences(path: Path | str, text_column: str = "sentence", duplicates_f
         kept = np.delete(kept, repeated)
     check_sentences([sentences[row] for row in kept], str(path))  # enough of them
     dataset = dataset if len(kept) == len(dataset) else dataset.select(kept)
-    for column in {"sport", "event"} & set(dataset.column_names):
-        groups = ["" if group is None else str(group) for group in dataset[column]]  # numbers name groups, too
+    for column in [name for name in ("sport", "event") if name in dataset.column_names]:
+        groups = ["" if group is None else str(group) for group in dataset[column]]
         if groups != dataset[column][:]:
             dataset = dataset.remove_columns(column).add_column(column, groups)
     return dataset
@@ -229,9 +230,9 @@ def split_sentences(dataset: Dataset, seed: int = 0) -> Dataset:
     Raises `ValueError` when there is nothing to train on or nothing to test on.
     """
     if "split" in dataset.column_names:
-        if missing := {"train", "test"} - set(dataset["split"]):
-            there = ", ".join(sorted(set(map(str, dataset["split"]))))
-            raise ValueError(f"no sentence has the split {missing.pop()!r}, only {there}: train and test are needed")
+        there = set(map(str, dataset["split"]))
+        if not {"train", "test"} <= there:
+            raise ValueError(f"column split holds {', '.join(sorted(there))}: train and test are needed")
         return dataset
     if len(dataset) < 5:
         raise ValueError(f"{len(dataset)} sentences are too few to train on some and test on others")

@@ -292,7 +292,7 @@ def test_columns_of_groups_and_another_text_beside_a_sentence(tmp_path):
 def test_splits_that_cannot_be_used_are_refused():
     with pytest.raises(ValueError, match="4 sentences are too few to train on some and test on others"):
         split_sentences(Dataset.from_dict({"sentence": list("abcd")}))
-    with pytest.raises(ValueError, match="no sentence has the split 'test', only dev, train"):
+    with pytest.raises(ValueError, match="column split holds dev, train: train and test are needed"):
         split_sentences(Dataset.from_dict({"sentence": list("ab"), "split": ["train", "dev"]}))
 
 

@@ -278,6 +278,10 @@ def test_killed_while_writing_again_and_again_there_is_never_half(tiny_folder, t
             assert saved.weights() == weights[saved.pooling]
 
 
+def interrupt(*_, **__):
+    raise KeyboardInterrupt  # what Ctrl-C raises
+
+
 def test_a_disk_that_is_full_and_an_interrupt_lose_nothing(tiny_folder, some_sentences, tmp_path, undisturbed):
     train(tiny_folder, some_sentences, tmp_path, replace(FAST, epochs=1))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -293,7 +297,7 @@ def test_a_disk_that_is_full_and_an_interrupt_lose_nothing(tiny_folder, some_sen
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("src.training._Progress.on_save", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        patch.setattr("src.training._Progress.on_save", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(tiny_folder, some_sentences, tmp_path)
     assert train(tiny_folder, some_sentences, tmp_path) == undisturbed

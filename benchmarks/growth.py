@@ -33,7 +33,7 @@ from src.similarity import pairwise_distribution
 
 SIZES = [1_000, 3_162, 10_000, 31_623, 100_000, 316_228, 1_000_000]
 DIMENSIONS = 384
-LIMITS = {"encoding": 10_000, "all pairs, exactly": 31_623}
+LIMITS = {"near-duplicates": 100_000, "encoding": 10_000, "all pairs, exactly": 31_623}
 FITTED_FROM = 10_000  # below, what every call costs is a part of it; but three sizes are fitted at least
 
 

@@ -39,7 +39,7 @@ FITTED_FROM = 10_000  # below, what every call costs is a part of it; but three 
 
 def measure(stage: str, n: int, corpus: Path) -> tuple[float, float]:
     """Seconds, and GB at the peak beside the input."""
-    rows = load_sentences(corpus).select(range(n)) if stage != "generation" else None
+    rows = load_sentences(corpus) if stage != "generation" else None
     sentences = rows["sentence"][:] if rows else []
     x = embeddings(n if "pairs" in stage or stage == "scorecard" else 2, DIMENSIONS)
     encoder = load_encoder("all-MiniLM-L6-v2", max_length=64) if stage == "encoding" else None

@@ -82,8 +82,8 @@ def pairs_of(test: pd.DataFrame) -> pd.DataFrame:
             fits = (library[one] != library[two], event[one] != event[two], True)[grade]
             if fits and len(rows[grade]) < PAIRS_PER_GRADE:
                 first, second = test.iloc[one], test.iloc[two]
-                rows[grade].append((first["sentence"], second["sentence"], grade, first["event"], "test"))
-    columns = ["sentence1", "sentence2", "grade", "sport1", "split"]  # a resampling takes all pairs of a function
+                rows[grade].append((first["sentence"], second["sentence"], grade, first["event"]))
+    columns = ["sentence1", "sentence2", "grade", "sport1"]  # a resampling takes all pairs of a function
     return pd.DataFrame([row for of_grade in rows.values() for row in of_grade], columns=columns)
 
 
@@ -94,7 +94,7 @@ def main() -> None:
     corpus, test = Dataset.from_pandas(frame), frame[frame["split"] == "test"].reset_index(drop=True)
     pairs = pairs_of(test)
     frame.to_csv(output_folder(ROOT / "runs") / "docstrings.csv", index=False)
-    pairs.drop(columns="split").to_csv(ROOT / "runs" / "docstring_pairs.csv", index=False)
+    pairs.to_csv(ROOT / "runs" / "docstring_pairs.csv", index=False)
     training = draw_training(corpus, TRAINED_ON, np.random.default_rng(0))
     sentences = [*test["sentence"], *pairs["sentence1"], *pairs["sentence2"], *training[:FITTED_ON]]
 

@@ -11,7 +11,7 @@ def test_grades_follow_from_where_sentences_stand(monkeypatch):
     ]  # fmt: skip
     pairs = docstrings.pairs_of(pd.DataFrame(rows, columns=["sentence", "sport", "event"]))
     assert pairs["grade"].value_counts().to_dict() == {0: 20, 1: 20, 2: 20}
-    for one, two, grade, function, _ in pairs.itertuples(index=False):
+    for one, two, grade, function in pairs.itertuples(index=False):
         first, second = (sentence.split()[0].split(".") for sentence in (one, two))
         assert one != two
         assert function == ".".join(first)

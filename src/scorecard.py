@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve, roc_curve
+from threadpoolctl import threadpool_limits
 
 from src.corpus import PROBE_SECONDS, ask_hub, library_versions, write_atomically
 from src.encoder import Encoder
@@ -165,9 +166,9 @@ def score(
     chosen = rng.permutation(len(sentences))[:SUBSAMPLE]
     clusters = _clusters(corpus.select(chosen).to_pandas(), resample)
     their_sports = None if sports is None else sports[chosen]
-    drawn = pd.DataFrame(
-        _distribution_replicates(embeddings[chosen], their_sports, clusters, replicates, rng), dtype=float
-    )
+    resampled = _distribution_replicates(embeddings[chosen], their_sports, clusters, replicates, rng)
+    with threadpool_limits(1, "blas"):  # of small matrices: two threads gain nothing, and starve beside other work
+        drawn = pd.DataFrame(resampled, dtype=float)
     moved = {m: (values[m] + drawn[m] - drawn[m].mean()).tolist() for m in values if m in drawn}
     settings = {
         "sentences": len(sentences), "corpus": _fingerprint(sentences), "resample": resample, "replicates": replicates,

@@ -24,7 +24,7 @@ from experiments.final import CACHE, FIGURES
 from experiments.study import CHOSEN, FITTED_ON, MAX_LENGTH, MODEL, TRAINED_ON
 from run_notebooks import ROOT
 from src import plots
-from src.corpus import draw_training, output_folder
+from src.corpus import draw_sentences, output_folder
 from src.encoder import load_encoder
 from src.losses import take_apart
 from src.postprocessing import SpectralScaling
@@ -95,7 +95,7 @@ def main() -> None:
     pairs = pairs_of(test)
     frame.to_csv(output_folder(ROOT / "runs") / "docstrings.csv", index=False)
     pairs.to_csv(ROOT / "runs" / "docstring_pairs.csv", index=False)
-    training = draw_training(corpus, TRAINED_ON, np.random.default_rng(0))
+    training = draw_sentences(corpus, TRAINED_ON, np.random.default_rng(0))
     sentences = [*test["sentence"], *pairs["sentence1"], *pairs["sentence2"], *training[:FITTED_ON]]
 
     def point(embeddings: np.ndarray) -> dict[str, tuple[float, float, float]]:

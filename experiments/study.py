@@ -23,19 +23,19 @@ import torch.nn.functional as F
 from datasets import Dataset
 
 from run_notebooks import ROOT
-from src.corpus import draw_training, library_versions, load_pairs, load_sentences
+from src.corpus import draw_sentences, library_versions, load_pairs, load_sentences
 from src.encoder import Encoder, load_encoder
 from src.losses import take_apart
 from src.postprocessing import Centering, SpectralScaling
 from src.quality import ALL_GRADES, order
-from src.scorecard import lookup, score
+from src.scorecard import lookup, order_without_labels, score, swapped_pairs
 from src.sentences import graded_pairs, triplets
 from src.similarity import paired_cosines
 from src.training import TrainingSettings, fine_tune
 
 RESULTS = ROOT / "experiments" / "study.jsonl"
 MODEL, MAX_LENGTH = "all-MiniLM-L6-v2", 64
-TRAINED_ON, LOOKED_AT, FITTED_ON, VIEWS = 3_072, 1_000, 600, 256  # sentences
+TRAINED_ON, LOOKED_AT, FITTED_ON, VIEWS, WATCHED = 3_072, 1_000, 600, 256, 512  # sentences
 TEMPERATURES, SEEDS, CHOSEN = (0.05, 0.1, 0.2, 0.4, 0.8), (0, 1, 2), TrainingSettings(objective="topic_and_facts")
 PLANS = {
     "simcse": [TrainingSettings(3, t, seed=s) for s, t in product(SEEDS, TEMPERATURES)],
@@ -58,7 +58,7 @@ def draw(split: str, train_sentences: int, looked_at: int) -> tuple[list[str], D
     """Training sentences, sentences of the split to look at, and its graded pairs: drawn as in `fine_tune.ipynb`."""
     corpus = load_sentences(ROOT / "data" / "sport_sentences.csv")
     splits, rng = np.array(corpus["split"]), np.random.default_rng(0)
-    training = draw_training(corpus, train_sentences, rng)
+    training = draw_sentences(corpus, train_sentences, rng)
     corpus = corpus.select(rng.permutation(np.flatnonzero(splits == split))[:looked_at])
     pairs = load_pairs(ROOT / "data" / "graded_pairs.csv").to_pandas()
     return training, corpus, pairs[pairs["split"] == split].reset_index(drop=True)
@@ -72,11 +72,13 @@ class Truth:
         self.pairs = pairs[pairs["kind"] != "adversarial"].reset_index(drop=True)
         control = graded_pairs("test", 40, 0, ROOT / "data" / "control").to_pandas()
         self.control = control[control["kind"] == "balanced"].reset_index(drop=True)
+        corpus = load_sentences(ROOT / "data" / "sport_sentences.csv")
         self.sentences = [
             *self.corpus["sentence"], *self.pairs["sentence1"], *self.pairs["sentence2"],
             *self.control["sentence1"], *self.control["sentence2"],
         ]  # fmt: skip
-        self.base = self.parts = None
+        self.watched = draw_sentences(corpus, WATCHED, np.random.default_rng(1), "validation")
+        self.base = self.parts = self.swapped = None
 
     def measure(self, encoder: Encoder) -> dict[str, dict[str, float]]:
         """The measures of the encoder as it is, and with each training-free transform on top."""
@@ -91,6 +93,10 @@ class Truth:
             cosines = paired_cosines(*(of(self.control[side].tolist()) for side in ("sentence1", "sentence2")))
             measures[name]["general_language"] = order(cosines, self.control["grade"].to_numpy(), ALL_GRADES)
         measures["as it is"]["view_retrieval"] = view_retrieval(encoder, self.corpus["sentence"][:VIEWS])
+        if self.swapped is None:
+            self.swapped = swapped_pairs(self.watched, encoder.encode)
+        for measure, value in order_without_labels(encoder, self.swapped).items():
+            measures["as it is"][f"{measure}_without_labels"] = value
         return measures
 
 

@@ -241,9 +241,9 @@ def split_sentences(dataset: Dataset, seed: int = 0) -> Dataset:
     return dataset.add_column("split", np.select([ranks < 0.7, ranks < 0.8], ["train", "validation"], "test").tolist())
 
 
-def draw_training(corpus: Dataset, count: int, rng: np.random.Generator) -> list[str]:
-    """At most `count` sentences of the train split in random order, none twice."""
-    sentences = np.array(corpus["sentence"])[np.array(corpus["split"]) == "train"]
+def draw_sentences(corpus: Dataset, count: int, rng: np.random.Generator, split: str = "train") -> list[str]:
+    """At most `count` sentences of the split in random order, none twice."""
+    sentences = np.array(corpus["sentence"])[np.array(corpus["split"]) == split]
     return rng.permutation(np.unique(sentences))[:count].tolist()
 
 
@@ -269,16 +269,20 @@ def replace_words(sentence: str, new: dict[str, str]) -> str:
     return _WORD.sub(lambda word: new.get(word[0], word[0]), sentence)
 
 
+def put_names(sentence: str, ours: list[str], theirs: list[str]) -> str:
+    """The sentence with its names and numbers (`ours`) replaced, in order and names by names, by those of another
+    (`theirs`), a repeated one by the same."""
+    numbers, names = (cycle([w for w in theirs if w[0].isdigit() == digits]) for digits in (True, False))
+    return replace_words(
+        sentence, {word: next(numbers if word[0].isdigit() else names, word) for word in dict.fromkeys(ours)}
+    )
+
+
 def swap_names(sentences: Sequence[str], found: list[list[str]], seed: int) -> list[str]:
-    """A copy of each sentence whose names and numbers (`found`, as by `names_and_numbers`) are replaced, in order, by
-    those of one drawn at random, a repeated one by the same: what happens stays, to whom and how often does not."""
+    """A copy of each sentence whose names and numbers (`found`, as by `names_and_numbers`) are replaced by those of one
+    drawn at random: what happens stays, to whom and how often does not."""
     donors = random.Random(seed).choices([words for words in found if words] or [[]], k=len(sentences))
-    copies = []
-    for sentence, ours, theirs in zip(sentences, found, donors):
-        numbers, names = (cycle([w for w in theirs if w[0].isdigit() == digits]) for digits in (True, False))
-        new = {word: next(numbers if word[0].isdigit() else names, word) for word in dict.fromkeys(ours)}
-        copies.append(replace_words(sentence, new))
-    return copies
+    return [put_names(*of) for of in zip(sentences, found, donors)]
 
 
 def output_folder(path: Path | str) -> Path:

@@ -15,8 +15,19 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve, roc_curve
 from threadpoolctl import threadpool_limits
 
-from src.corpus import PROBE_SECONDS, ask_hub, library_versions, write_atomically
+from src.corpus import (
+    PROBE_SECONDS,
+    ask_hub,
+    check_sentences,
+    library_versions,
+    names_and_numbers,
+    put_names,
+    replace_words,
+    swap_names,
+    write_atomically,
+)
 from src.encoder import Encoder
+from src.postprocessing import Centering
 from src.quality import (
     ALL_GRADES,
     FACTS,
@@ -342,6 +353,57 @@ def side_by_side(cards: Sequence[Scorecard], measures: Iterable[str] = MEASURES)
 
 def _fingerprint(sentences: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sentences).encode()).hexdigest()[:16]
+
+
+# ---- what can be known of order without a label ----
+
+
+def swapped_pairs(sentences: Sequence[str], embed: Embed, seed: int = 0) -> pd.DataFrame:
+    """Pairs whose relatedness follows from how they are made, out of raw sentences alone: columns `sentence1`,
+    `sentence2`, `same_topic` and `same_facts`.
+
+    Each sentence is paired with its nearest in topic among those in other words, as it is and with the names and
+    numbers of the first put in, and with one from the farther half, with those names. What two sentences are about is
+    told by `embed` (of the base model) when names are swapped at random. Sentences without names or numbers are left
+    out, unless all are. Raises `ValueError` when none is in other words than another.
+    """
+    found = names_and_numbers(sentences)
+    having = [row for row, words in enumerate(found) if words] or range(len(sentences))
+    sentences, found = [sentences[row] for row in having], [found[row] for row in having]
+    check_sentences(sentences, "what order is looked for in")
+    copies = [embed(swap_names(sentences, found, seed + copy)) for copy in range(2)]
+    topic = Centering().fit_transform(np.mean(copies, axis=0))
+    plain = [set(replace_words(s, dict.fromkeys(ours, "")).lower().split()) for s, ours in zip(sentences, found)]
+    rng, rows = np.random.default_rng(seed), []
+    for row, (ours, nearness) in enumerate(zip(plain, topic @ topic.T)):
+        overlap = np.array([len(ours & theirs) / max(1, len(ours | theirs)) for theirs in plain])
+        near, far = overlap < 0.3, (overlap < 0.3) & (nearness < np.median(nearness))
+        if not far.any():
+            continue
+        nearest, other = np.argmax(np.where(near, nearness, -np.inf)), rng.choice(np.flatnonzero(far))
+        named = [put_names(sentences[k], found[k], found[row]) for k in (nearest, other)]
+        rows += [(sentences[row], named[0], True, True), (sentences[row], sentences[nearest], True, False)]
+        rows += [(sentences[row], named[1], False, True)]
+    if not rows:
+        raise ValueError(f"all {len(sentences)} sentences are in much the same words: nothing can be said of order")
+    return pd.DataFrame(rows, columns=["sentence1", "sentence2", "same_topic", "same_facts"])
+
+
+def order_without_labels(encoder: Encoder | Embed, pairs: pd.DataFrame) -> dict[str, float]:
+    """How well a model tells topics and facts in `swapped_pairs`, each an AUC in [0, 1]: `topic`, pairs of one topic
+    above pairs of two, the names the same in both; `facts`, pairs with the same names above pairs with others, of one
+    topic. It favours the model that the pairs were made with, a little."""
+    embed = encoder.encode if isinstance(encoder, Encoder) else encoder
+    embeddings = embed([*pairs["sentence1"], *pairs["sentence2"]])
+    cosines = paired_cosines(*np.split(embeddings, 2))
+    both = cosines[pairs["same_topic"] & pairs["same_facts"]]
+    return {"topic": auc(both, cosines[~pairs["same_topic"]]), "facts": auc(both, cosines[~pairs["same_facts"]])}
+
+
+def regret(values: dict[str, float], base: dict[str, float]) -> float:
+    """By how much the worse of the two has fallen below the base's; below 0 where both have risen. Of several epochs
+    the one with the least is the one to keep."""
+    return max(base[measure] - value for measure, value in values.items())
 
 
 # ---- measures and their replicates ----

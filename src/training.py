@@ -1,7 +1,8 @@
 """Fine-tuning on the transformers Trainer, by any of three objectives, with a look at the model after every epoch.
 
-python -m src.training PROFILE.yaml trains and saves as fine_tune.ipynb does, without the looking; so does
-torchrun --nproc-per-node N -m src.training PROFILE.yaml on N processes, as if they were one.
+python -m src.training PROFILE.yaml trains and saves as fine_tune.ipynb does, without the looking: as many epochs as the
+profile says, by default one, and the last is saved. So does torchrun --nproc-per-node N -m src.training PROFILE.yaml on
+N processes, as if they were one.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from src.corpus import (
     check_sentences,
-    draw_training,
+    draw_sentences,
     fingerprint,
     load_sentences,
     output_folder,
@@ -466,17 +467,19 @@ def main() -> None:
         raise SystemExit(f"fine_tune has no parameter {unknown.pop()!r}, only {', '.join(parameters)}")
     parameters |= given
     # what the notebook trains beyond the epoch that it saves is for looking at
-    parameters["epochs"] = given.get("saved_epoch") or given.get("epochs") or parameters["saved_epoch"]
+    parameters["epochs"] = given.get("saved_epoch") or given.get("epochs") or TrainingSettings.epochs
     names = {field.name for field in fields(TrainingSettings)}
     settings = TrainingSettings(**{name: value for name, value in parameters.items() if name in names})
     state = PartialState(cpu=not torch.cuda.is_available())  # under a launcher: joins the others, picks a GPU
     corpus = load_sentences(*(parameters[name] for name in ("corpus_path", "text_column", "duplicates_from")))
     corpus = split_sentences(corpus, settings.seed)
-    training = draw_training(corpus, parameters["train_sentences"], np.random.default_rng(settings.seed))
+    training = draw_sentences(corpus, parameters["train_sentences"], np.random.default_rng(settings.seed))
     encoder = load_encoder(
         *(parameters[name] for name in ("model", "pooling", "max_length", "models_folder", "cache_folder"))
     )
-    if settings.objective == "supervised_simcse":  # of the sport grammar, as in the notebook
+    if settings.objective == "supervised_simcse":
+        if "corpus_path" in given:
+            raise SystemExit("supervised_simcse learns from triplets of the sport grammar here: leave corpus_path out")
         training = triplets("train", parameters["train_sentences"], settings.seed)
     if state.is_main_process:
         print(f"{settings}, {len(training):,} rows, {state.num_processes} processes", flush=True)

@@ -362,10 +362,11 @@ def swapped_pairs(sentences: Sequence[str], embed: Embed, seed: int = 0) -> pd.D
     """Pairs whose relatedness follows from how they are made, out of raw sentences alone: columns `sentence1`,
     `sentence2`, `same_topic` and `same_facts`.
 
-    Each sentence is paired with its nearest in topic among those in other words, as it is and with the names and
-    numbers of the first put in, and with one from the farther half, with those names. What two sentences are about is
-    told by `embed` (of the base model) when names are swapped at random. Sentences without names or numbers are left
-    out, unless all are. Raises `ValueError` when none is in other words than another.
+    Each sentence is paired with its nearest in topic among those in other words (of the words of either, less than 0.3
+    in both, where there are such), as it is and with the names and numbers of the first put in, and with one from the
+    farther half, with those names. What two sentences are about is told by `embed` (of the base model) when names are
+    swapped at random. Sentences without names or numbers are left out, unless all are. Raises `ValueError` when all are
+    in the same words.
     """
     found = names_and_numbers(sentences)
     having = [row for row, words in enumerate(found) if words] or range(len(sentences))
@@ -377,7 +378,8 @@ def swapped_pairs(sentences: Sequence[str], embed: Embed, seed: int = 0) -> pd.D
     rng, rows = np.random.default_rng(seed), []
     for row, (ours, nearness) in enumerate(zip(plain, topic @ topic.T)):
         overlap = np.array([len(ours & theirs) / max(1, len(ours | theirs)) for theirs in plain])
-        near, far = overlap < 0.3, (overlap < 0.3) & (nearness < np.median(nearness))
+        near = overlap < (0.3 if (overlap < 0.3).sum() > 1 else 1)
+        far = near & (nearness < np.median(nearness))
         if not far.any():
             continue
         nearest, other = np.argmax(np.where(near, nearness, -np.inf)), rng.choice(np.flatnonzero(far))
@@ -385,7 +387,7 @@ def swapped_pairs(sentences: Sequence[str], embed: Embed, seed: int = 0) -> pd.D
         rows += [(sentences[row], named[0], True, True), (sentences[row], sentences[nearest], True, False)]
         rows += [(sentences[row], named[1], False, True)]
     if not rows:
-        raise ValueError(f"all {len(sentences)} sentences are in much the same words: nothing can be said of order")
+        raise ValueError(f"all {len(sentences)} sentences are in the same words: nothing can be said of order")
     return pd.DataFrame(rows, columns=["sentence1", "sentence2", "same_topic", "same_facts"])
 
 

@@ -247,3 +247,62 @@ def test_groups_without_events_are_not_what_is_resampled():
     grouped = corpus.add_column("sport", ["a", "b"] * 15)
     assert score(of, grouped, name="x", replicates=50).replicates["width"] == alone
     assert score(of, grouped, name="x", replicates=50, resample="sport").replicates["width"] != alone
+
+
+@pytest.fixture(scope="module")
+def raw():
+    """Two topics, each in many wordings that share few words, with names of their own."""
+    rng = np.random.default_rng(0)
+    topics = [[f"{topic}{number}" for number in range(40)] for topic in ("goal", "swim")]
+    sentences = []
+    for row in range(80):
+        words = rng.choice(topics[row % 2], 6, replace=False)
+        sentences.append(f"the {' '.join(words)} Name{chr(97 + row % 26)}{chr(97 + row // 26)} in {row}")
+    return sentences
+
+
+def by_words(count):
+    """An embedding of `count(word)`s: which words a model would see."""
+
+    def embed(sentences):
+        rows = np.array([[count(word, k) for k in range(90)] for s in sentences for word in [s.split()]], np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    return embed
+
+
+sees_topics = by_words(lambda words, k: 0.01 + sum(word.startswith(("goal", "swim")[k]) for word in words if k < 2))
+sees_names = by_words(lambda words, k: 0.01 + (str(k) in words))
+
+
+def test_swapped_pairs_differ_in_what_they_say(raw):
+    pairs = scorecard.swapped_pairs(raw, sees_topics)
+    assert len(pairs) == 3 * len(raw)
+    for (_, one), (_, two), (_, three) in zip(*(pairs.iloc[start::3].iterrows() for start in range(3))):
+        assert one.sentence1 == two.sentence1 == three.sentence1
+        name, number = (one.sentence1.split()[k] for k in (-3, -1))
+        assert one.sentence2.split()[-3::2] == three.sentence2.split()[-3::2] == [name, number]
+        assert two.sentence2 in raw and name not in two.sentence2
+        topics = [pair.sentence2.split()[1][:4] for pair in (one, two, three)]
+        assert topics[0] == topics[1] == one.sentence1.split()[1][:4] != topics[2]
+    assert pairs[["same_topic", "same_facts"]].to_numpy().tolist() == [[True, True], [True, False], [False, True]] * 80
+
+
+def test_order_is_told_without_labels(raw):
+    pairs = scorecard.swapped_pairs(raw, sees_topics)
+    topics, names = (scorecard.order_without_labels(embed, pairs) for embed in (sees_topics, sees_names))
+    assert topics == {"topic": 1, "facts": 0.5}
+    assert names["facts"] == 1
+    assert names["topic"] == pytest.approx(0.5, abs=0.01)
+    assert scorecard.regret(names, topics) == pytest.approx(0.5, abs=0.01)
+    assert scorecard.regret(topics, topics) == 0
+
+
+def test_order_is_told_of_odd_corpora(raw):
+    without_names = [" ".join(sentence.split()[1:-3]) for sentence in raw]
+    told = scorecard.order_without_labels(sees_topics, scorecard.swapped_pairs(without_names, sees_topics))
+    assert told == {"topic": 1, "facts": 0.5}
+    alike = [f"the {kind} goal was {kind} for Anna in {row}" for row, kind in enumerate(["late", "early", "soft"] * 4)]
+    assert len(scorecard.swapped_pairs(alike, sees_names))
+    with pytest.raises(ValueError, match="all 3 sentences are in the same words"):
+        scorecard.swapped_pairs(["then Anna won", "then Berta won", "then Carla won"], sees_names)

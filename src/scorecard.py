@@ -396,8 +396,8 @@ def order_without_labels(encoder: Encoder | Embed, pairs: pd.DataFrame) -> dict[
     above pairs of two, the names the same in both; `facts`, pairs with the same names above pairs with others, of one
     topic. It favours the model that the pairs were made with, a little."""
     embed = encoder.encode if isinstance(encoder, Encoder) else encoder
-    embeddings = embed([*pairs["sentence1"], *pairs["sentence2"]])
-    cosines = paired_cosines(*np.split(embeddings, 2))
+    sentences, rows = np.unique([*pairs["sentence1"], *pairs["sentence2"]], return_inverse=True)
+    cosines = paired_cosines(*np.split(embed(sentences.tolist())[rows], 2))
     both = cosines[pairs["same_topic"] & pairs["same_facts"]]
     return {"topic": auc(both, cosines[~pairs["same_topic"]]), "facts": auc(both, cosines[~pairs["same_facts"]])}
 

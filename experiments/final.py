@@ -19,7 +19,6 @@ from scipy.optimize import minimize_scalar
 from experiments.study import CHOSEN, FITTED_ON, MAX_LENGTH, MODEL, TRAINED_ON, draw
 from run_notebooks import ROOT
 from src import plots
-from src.corpus import load_pairs
 from src.encoder import load_encoder
 from src.postprocessing import SpectralScaling
 from src.scorecard import Scorecard, general_language_pairs, lookup, score, score_pairs
@@ -41,12 +40,11 @@ class Test:
     def __init__(self):
         self.training, self.corpus, self.pairs = draw("test", TRAINED_ON, LOOKED_AT)
         self.general, self.general_name = general_language_pairs()
-        self.handwritten = load_pairs(ROOT / "data" / "handwritten_pairs.csv").to_pandas()
         trained = {event.sport for event in load_grammar() if "train" in event.wordings}
         self.unseen = np.flatnonzero([sport not in trained for sport in self.corpus["sport"]])
         self.pairs_of_unseen = self.pairs[~self.pairs["template1"].str.split("/").str[0].isin(trained)]
         self.sentences = self.corpus["sentence"][:] + self.training[:FITTED_ON]
-        for pairs in (self.pairs, self.general, self.handwritten):
+        for pairs in (self.pairs, self.general):
             self.sentences += [*pairs["sentence1"], *pairs["sentence2"]]
 
     def fitted_on(self, embeddings: np.ndarray) -> np.ndarray:
@@ -54,14 +52,12 @@ class Test:
 
     def cards(self, name: str, embeddings: np.ndarray) -> dict[str, Scorecard]:
         of, unseen = lookup(self.sentences, embeddings), self.corpus.select(self.unseen)
-        parts = {
+        general = paired_cosines(*(of(self.general[side].tolist()) for side in ("sentence1", "sentence2")))
+        return {
             "test": score(of, self.corpus, self.pairs, name, replicates=REPLICATES),
             "unseen sports": score(of, unseen, self.pairs_of_unseen, name, resample="sport", replicates=REPLICATES),
+            self.general_name: score_pairs(general, self.general, name, replicates=REPLICATES),
         }
-        for part, pairs in ((self.general_name, self.general), ("pairs that no template made", self.handwritten)):
-            cosines = paired_cosines(*(of(pairs[side].tolist()) for side in ("sentence1", "sentence2")))
-            parts[part] = score_pairs(cosines, pairs, name, replicates=REPLICATES)
-        return parts
 
 
 def mean_card(cards: list[Scorecard], name: str) -> Scorecard:

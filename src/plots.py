@@ -183,7 +183,8 @@ def frontier(
         where = "of all pairs" if width == "width" else "within a sport"
         axis.set(xlabel=f"width {where} (p95 − p5)", ylabel=f"{order.replace('_', ' ')} (Spearman)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
+    columns = 4 if max(map(len, labels)) < 40 else 2
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
     figure.suptitle(title, fontsize="medium")
     return figure
 

@@ -96,11 +96,13 @@ def write_card(
     settings = json.loads((folder / "training.json").read_text())
     base = PRESETS.get(settings["base model"])
     known = f"base_model: {base.hub}\nlicense: {base.licence.lower()}\n" if base else ""
+    done = {"objective": "fine-tuned ({})", "transform": "with {} fitted"}
+    what = " and ".join(words.format(settings[key]) for key, words in done.items() if key in settings)
     parts = [
         f"---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\n{known}---",
         f"# {name}",
-        f"{settings['base model']}, fine-tuned ({settings.get('objective')}) on sentences of one domain "
-        f"({settings.get('corpus')}), so that their cosine similarities use a wider range.",
+        f"{settings['base model']}, {what} on sentences of one domain ({settings.get('corpus')}), so that their cosine "
+        "similarities use a wider range.",
         "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
         f'model = SentenceTransformer("path/to/{name}")\n```',
     ]

@@ -60,7 +60,7 @@ def test_every_picture_is_legible_in_size_and_has_its_numbers(executed):
     runs, _ = executed
     pictures = sorted((runs / "figures").glob("*.png"))
     assert [p.stem for p in pictures] == sorted(p.stem for p in (runs / "figures").glob("*.json"))
-    assert len(pictures) == 21
+    assert len(pictures) == 22
     for picture in pictures:
         with Image.open(picture) as image:
             assert image.width >= 600

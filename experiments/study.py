@@ -72,12 +72,12 @@ class Truth:
         self.pairs = pairs[pairs["kind"] != "adversarial"].reset_index(drop=True)
         control = graded_pairs("test", 40, 0, ROOT / "data" / "control").to_pandas()
         self.control = control[control["kind"] == "balanced"].reset_index(drop=True)
-        corpus = load_sentences(ROOT / "data" / "sport_sentences.csv")
         self.sentences = [
             *self.corpus["sentence"], *self.pairs["sentence1"], *self.pairs["sentence2"],
             *self.control["sentence1"], *self.control["sentence2"],
         ]  # fmt: skip
-        self.watched = draw_sentences(corpus, WATCHED, np.random.default_rng(1), "validation")
+        whole = load_sentences(ROOT / "data" / "sport_sentences.csv")
+        self.watched = draw_sentences(whole, WATCHED, np.random.default_rng(1), "validation")
         self.base = self.parts = self.swapped = None
 
     def measure(self, encoder: Encoder) -> dict[str, dict[str, float]]:

@@ -160,14 +160,14 @@ def score(
     sentences; their replicates on a fixed subsample of 2,000, and moved so that their mean is the value: they are
     biased, since an event meets its own copy more often than it meets itself in the corpus.
     """
-    embed = encoder.encode if isinstance(encoder, Encoder) else encoder
+    embed = _embed(encoder)
     sentences = corpus["sentence"][:]
     embeddings = embed(sentences)
     sports = np.array(corpus["sport"]) if "sport" in corpus.column_names else None
     values = _distribution_values(embeddings, sports)
     if base is not None:
         rng = np.random.default_rng(seed)
-        others = (base.encode if isinstance(base, Encoder) else base)(sentences)
+        others = _embed(base)(sentences)
         first = rng.integers(0, len(sentences), RANDOM_PAIRS)
         second = (first + rng.integers(1, len(sentences), RANDOM_PAIRS)) % len(sentences)
         cosines = (paired_cosines(x[first], x[second]) for x in (embeddings, others))
@@ -177,9 +177,10 @@ def score(
     chosen = rng.permutation(len(sentences))[:SUBSAMPLE]
     clusters = _clusters(corpus.select(chosen).to_pandas(), resample)
     their_sports = None if sports is None else sports[chosen]
-    resampled = _distribution_replicates(embeddings[chosen], their_sports, clusters, replicates, rng)
     with threadpool_limits(1, "blas"):  # of small matrices: two threads gain nothing, and starve beside other work
-        drawn = pd.DataFrame(resampled, dtype=float)
+        drawn = pd.DataFrame(
+            _distribution_replicates(embeddings[chosen], their_sports, clusters, replicates, rng), dtype=float
+        )
     moved = {m: (values[m] + drawn[m] - drawn[m].mean()).tolist() for m in values if m in drawn}
     settings = {
         "sentences": len(sentences), "corpus": _fingerprint(sentences), "resample": resample, "replicates": replicates,
@@ -351,6 +352,10 @@ def side_by_side(cards: Sequence[Scorecard], measures: Iterable[str] = MEASURES)
     return pd.DataFrame(columns).reindex([m for m in measures if any(m in card.values for card in cards)]).fillna("")
 
 
+def _embed(encoder: Encoder | Embed) -> Embed:
+    return encoder.encode if isinstance(encoder, Encoder) else encoder
+
+
 def _fingerprint(sentences: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sentences).encode()).hexdigest()[:16]
 
@@ -395,9 +400,8 @@ def order_without_labels(encoder: Encoder | Embed, pairs: pd.DataFrame) -> dict[
     """How well a model tells topics and facts in `swapped_pairs`, each an AUC in [0, 1]: `topic`, pairs of one topic
     above pairs of two, the names the same in both; `facts`, pairs with the same names above pairs with others, of one
     topic. It favours the model that the pairs were made with, a little."""
-    embed = encoder.encode if isinstance(encoder, Encoder) else encoder
     sentences, rows = np.unique([*pairs["sentence1"], *pairs["sentence2"]], return_inverse=True)
-    cosines = paired_cosines(*np.split(embed(sentences.tolist())[rows], 2))
+    cosines = paired_cosines(*np.split(_embed(encoder)(sentences.tolist())[rows], 2))
     both = cosines[pairs["same_topic"] & pairs["same_facts"]]
     return {"topic": auc(both, cosines[~pairs["same_topic"]]), "facts": auc(both, cosines[~pairs["same_facts"]])}
 

@@ -470,6 +470,8 @@ def main() -> None:
     parameters["epochs"] = given.get("saved_epoch") or given.get("epochs") or TrainingSettings.epochs
     names = {field.name for field in fields(TrainingSettings)}
     settings = TrainingSettings(**{name: value for name, value in parameters.items() if name in names})
+    if settings.objective == "supervised_simcse" and "corpus_path" in given:
+        raise SystemExit("supervised_simcse learns from triplets of the sport grammar here: leave corpus_path out")
     state = PartialState(cpu=not torch.cuda.is_available())  # under a launcher: joins the others, picks a GPU
     corpus = load_sentences(*(parameters[name] for name in ("corpus_path", "text_column", "duplicates_from")))
     corpus = split_sentences(corpus, settings.seed)
@@ -478,8 +480,6 @@ def main() -> None:
         *(parameters[name] for name in ("model", "pooling", "max_length", "models_folder", "cache_folder"))
     )
     if settings.objective == "supervised_simcse":
-        if "corpus_path" in given:
-            raise SystemExit("supervised_simcse learns from triplets of the sport grammar here: leave corpus_path out")
         training = triplets("train", parameters["train_sentences"], settings.seed)
     if state.is_main_process:
         print(f"{settings}, {len(training):,} rows, {state.num_processes} processes", flush=True)

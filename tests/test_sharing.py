@@ -53,7 +53,9 @@ def test_a_transform_is_part_of_the_model(tiny, tmp_path, some_sentences, transf
     ours = transform.fit(tiny.encode(some_sentences[:50])).transform(tiny.encode(some_sentences))
     folder = save_encoder(tiny, tmp_path / "sharpened", {}, transform)
     assert np.allclose(SentenceTransformer(str(folder), device="cpu").encode(some_sentences), ours, atol=1e-6)
-    assert f"tiny, with {transform} fitted on sentences" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert f"- transform: {transform}" in card
+    assert f"tiny, with {transform} fitted on sentences" in card
     with pytest.raises(ValueError, match="has a layer that is not read here, Dense"):  # rather than left out
         load_encoder(str(folder))
 

@@ -8,12 +8,13 @@ BIN := .venv/bin
 COMPARISON := $(if $(filter-out original tiny,$(PROFILE)),$(if $(findstring comparison_model=,$(SET)),,.venv/comparison_model))
 export PYTHONPATH := .
 
-.PHONY: help run test lab figures study final bench cache clean-cache check clean
+.PHONY: help run test test-gpu lab figures study final bench cache clean-cache check clean
 
 help:
 	@echo "make run      install, run the three notebooks, write them and their HTML, pictures and model to runs/"
 	@echo "              PROFILE=original   the two hub models     SET=\"epochs=1 temperature=0.4\"   other parameters"
 	@echo "make test     install, run all tests"
+	@echo "make test-gpu install, run the tests of what is different on a GPU"
 	@echo "make lab      open JupyterLab"
 	@echo "make figures  re-execute the committed notebooks in place, refresh data/ and figures/"
 	@echo "make study    the runs over settings and seeds, two hours on two cores; what is done is not done again"
@@ -28,6 +29,9 @@ run: .venv/installed $(COMPARISON) $(if $(filter tiny,$(PROFILE)),models/tiny)
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
+
+test-gpu: .venv/installed-dev
+	TESTS_OF=gpu $(BIN)/python -m pytest tests/test_gpu.py
 
 lab: .venv/installed
 	$(BIN)/jupyter lab

@@ -5,7 +5,7 @@ python -m benchmarks.training [--sentences 1536] [--turns 5]
 Ways take turns in one process, so that whatever else the machine does slows all of them alike; a turn is a seed, and
 ratios are medians of each turn's. The other trainer has the same weights, sentences, batches, maximum length, warm-up
 and optimizer, and learns from identical pairs with its MultipleNegativesRankingLoss, which is SimCSE's loss. Writes
-figures/training_benchmark.png and .json.
+figures/training_benchmark.png and .json; on a GPU, where batches of 512 are compared as well, training_benchmark_gpu.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from itertools import product
 from multiprocessing import get_context
 
 import matplotlib
@@ -39,29 +40,32 @@ from src.training import Objective, TrainingSettings, fine_tune
 
 SETTINGS = TrainingSettings()  # simcse, the paper's values
 PRECISIONS = ("fp32", "bf16") if SETTINGS.bf16 else ("fp32",)
+GPU = torch.cuda.is_available()
+DEVICE = torch.cuda.get_device_name() if GPU else f"{os.cpu_count()} cores"
+COMPARED = (64, 512) if GPU else (64,)  # batch sizes
 BATCHES, LOOKED_AT = (64, 128, 256, 512), 1_000
 
 
-def ours(sentences: list[str], precision: str, seed: int):
+def ours(sentences: list[str], settings: TrainingSettings):
     encoder = load_encoder(MODEL, max_length=MAX_LENGTH)
     start = time.perf_counter()
-    fine_tune(encoder, sentences, replace(SETTINGS, precision=precision, seed=seed))
+    fine_tune(encoder, sentences, settings)
     return time.perf_counter() - start, lambda texts: encoder.encode(texts, progress=False)
 
 
-def theirs(sentences: list[str], precision: str, seed: int):
+def theirs(sentences: list[str], settings: TrainingSettings):
     model = other_library()
     with tempfile.TemporaryDirectory() as folder:
         arguments = SentenceTransformerTrainingArguments(
-            folder, num_train_epochs=1, per_device_train_batch_size=SETTINGS.batch_size, seed=seed, report_to="none",
-            learning_rate=SETTINGS.learning_rate, lr_scheduler_type="constant_with_warmup", bf16=precision == "bf16",
-            warmup_steps=-(-len(sentences) // SETTINGS.batch_size // 10), save_strategy="no", disable_tqdm=True,
-            use_cpu=not torch.cuda.is_available(), logging_strategy="no",
+            folder, num_train_epochs=1, per_device_train_batch_size=settings.batch_size, seed=settings.seed,
+            learning_rate=settings.learning_rate, lr_scheduler_type="constant_with_warmup", bf16=settings.bf16,
+            warmup_steps=-(-len(sentences) // settings.batch_size // 10), save_strategy="no", disable_tqdm=True,
+            use_cpu=not GPU, logging_strategy="no", report_to="none",
         )  # fmt: skip
         start = time.perf_counter()
         trainer = SentenceTransformerTrainer(
             model, arguments, Dataset.from_dict({"anchor": sentences, "positive": sentences}),
-            loss=MultipleNegativesRankingLoss(model, scale=1 / SETTINGS.temperature),
+            loss=MultipleNegativesRankingLoss(model, scale=1 / settings.temperature),
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -76,7 +80,7 @@ def other_library() -> SentenceTransformer:
 
 
 def memory(batch_size: int, caching: bool, sentences: list[str]) -> float:
-    """GB at the peak of the second step, beside what is held before; fp32."""
+    """GB at the peak of the second step, beside what is held before (on a GPU, of its memory); fp32."""
     encoder = load_encoder(MODEL, max_length=MAX_LENGTH)
     tokens = encoder.tokenize(sentences)
     objective = Objective(encoder, replace(SETTINGS, gradient_caching=caching), [tokens, tokens])
@@ -89,7 +93,12 @@ def memory(batch_size: int, caching: bool, sentences: list[str]) -> float:
         optimizer.zero_grad()
 
     step(4)
-    return peak(lambda: step(batch_size))
+    if not GPU:
+        return peak(lambda: step(batch_size))
+    torch.cuda.reset_peak_memory_stats()
+    held = torch.cuda.memory_allocated()
+    step(batch_size)
+    return (torch.cuda.max_memory_allocated() - held) / 1e9
 
 
 def encoding(sentences: list[str], turns: int) -> tuple[dict[str, list[float]], float]:
@@ -116,7 +125,7 @@ def spread(values: list[float]) -> tuple[float, float, float]:
 
 
 def draw_figure(rates: dict, encoded: dict, memories: dict, title: str) -> plt.Figure:
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.2), dpi=100, layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(13, 2 + 0.3 * len(rates)), dpi=100, layout="constrained")
     for axis, of, label in ((axes[0], rates, "training"), (axes[1], encoded, "encoding")):
         middle, low, high = np.array([spread(values) for values in of.values()]).T
         colours = [plots.COLOURS[int("sentence-transformers" in name)] for name in of]
@@ -148,27 +157,34 @@ def main() -> None:
     memories = {}
     for name, caching in (("plain", False), ("gradient caching", True)):
         for size in BATCHES:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:  # whose peak is its own
                 used = process.submit(memory, size, caching, draw("validation", 512, 1)[0]).result()
             memories.setdefault(name, {})[size] = used
             print(f"batch {size}, {name}: {used:.2f} GB", flush=True)
 
     load, ways = [os.getloadavg()[0]], {"this repository": ours, "sentence-transformers": theirs}
     seconds, learned = {}, {}
+    kinds = {
+        f"{precision}{f', batches of {size}' * GPU}": replace(SETTINGS, precision=precision, batch_size=size)
+        for size, precision in product(COMPARED, PRECISIONS)
+    }
+    if GPU:  # which loads its kernels when they are first called
+        for of_kind, way in product(kinds.values(), ways.values()):
+            way(sentences[:1024], of_kind)
     for turn in range(options.turns):
-        for precision in PRECISIONS:
+        for kind, of_kind in kinds.items():
             for name, way in ways.items():
-                taken, encode = way(sentences, precision, turn)
+                taken, encode = way(sentences, replace(of_kind, seed=turn))
                 cosines = paired_cosines(encode(pairs["sentence1"].tolist()), encode(pairs["sentence2"].tolist()))
                 grades = pairs["grade"].to_numpy()
                 measures = {
                     "width": pairwise_distribution(encode(corpus["sentence"][:])).width,
                     "topic order": order(cosines, grades, TOPIC), "fact order": order(cosines, grades, FACTS),
                 }  # fmt: skip
-                seconds.setdefault(f"{name}, {precision}", []).append(taken)
+                seconds.setdefault(f"{name}, {kind}", []).append(taken)
                 for measure, value in measures.items():
-                    learned.setdefault(f"{name}, {precision}", {}).setdefault(measure, []).append(float(value))
-                print(f"{name}, {precision}, seed {turn}: {taken:.1f} s", measures, flush=True)
+                    learned.setdefault(f"{name}, {kind}", {}).setdefault(measure, []).append(float(value))
+                print(f"{name}, {kind}, seed {turn}: {taken:.1f} s", measures, flush=True)
     encode_seconds, difference = encoding(sentences, options.turns)
     load.append(os.getloadavg()[0])
 
@@ -176,15 +192,13 @@ def main() -> None:
         return spread([there / here for there, here in zip(of[slow], of[fast])])
 
     compared = {
-        f"training, {precision}": ratios(
-            seconds, f"sentence-transformers, {precision}", f"this repository, {precision}"
-        )
-        for precision in PRECISIONS
+        f"training, {kind}": ratios(seconds, f"sentence-transformers, {kind}", f"this repository, {kind}")
+        for kind in kinds
     } | {
         f"encoding, against {name}": ratios(encode_seconds, name, "this repository")
         for name in list(encode_seconds)[1:]
     }
-    if "bf16" in PRECISIONS:
+    if "bf16" in kinds:
         compared["training, bf16 against their fp32"] = ratios(
             seconds, "sentence-transformers, fp32", "this repository, bf16"
         )
@@ -197,7 +211,7 @@ def main() -> None:
     )
     settings = {
         "model": MODEL, "sentences": len(sentences), "tokens a sentence": float(per_sentence), "turns": options.turns,
-        "batch_size": SETTINGS.batch_size, "max_length": MAX_LENGTH, "seed": "the turn", "load": load,
+        "batch_size": COMPARED, "max_length": MAX_LENGTH, "seed": "the turn", "load": load, "device": DEVICE,
         "cores": os.cpu_count(), "threads": torch.get_num_threads(),
     }  # fmt: skip
     numbers = {
@@ -206,12 +220,11 @@ def main() -> None:
         "gigabytes": memories, "learned": learned,
     }  # fmt: skip
     title = (
-        f"{MODEL}, {len(sentences):,} sentences of {per_sentence:.0f} tokens, batches of 64, {os.cpu_count()} cores; "
+        f"{MODEL}, {len(sentences):,} sentences of {per_sentence:.0f} tokens{', batches of 64' * (not GPU)}, {DEVICE}; "
         f"median and range of {options.turns} turns"
     )
-    plots.save_figure(
-        draw_figure(rates, encoded, memories, title), ROOT / "figures", "training_benchmark", settings, numbers
-    )
+    figure, name = draw_figure(rates, encoded, memories, title), "training_benchmark" + "_gpu" * GPU
+    plots.save_figure(figure, ROOT / "figures", name, settings, numbers)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.optimize import minimize_scalar
 
 from experiments.study import CHOSEN, FITTED_ON, MAX_LENGTH, MODEL, TRAINED_ON, draw
 from run_notebooks import ROOT
 from src import plots
+from src.corpus import load_pairs
 from src.encoder import load_encoder
 from src.postprocessing import SpectralScaling
 from src.scorecard import Scorecard, general_language_pairs, lookup, score, score_pairs
@@ -39,24 +41,28 @@ class Test:
 
     def __init__(self):
         self.training, self.corpus, self.pairs = draw("test", TRAINED_ON, LOOKED_AT)
-        self.general, self.general_name = general_language_pairs()
+        general, name = general_language_pairs()
+        written = load_pairs(ROOT / "data" / "handwritten_pairs.csv").to_pandas()
+        self.others = {name: general, "pairs that no template made": written}  # judged by their order alone
         trained = {event.sport for event in load_grammar() if "train" in event.wordings}
         self.unseen = np.flatnonzero([sport not in trained for sport in self.corpus["sport"]])
         self.pairs_of_unseen = self.pairs[~self.pairs["template1"].str.split("/").str[0].isin(trained)]
         self.sentences = self.corpus["sentence"][:] + self.training[:FITTED_ON]
-        for pairs in (self.pairs, self.general):
+        for pairs in (self.pairs, *self.others.values()):
             self.sentences += [*pairs["sentence1"], *pairs["sentence2"]]
 
     def fitted_on(self, embeddings: np.ndarray) -> np.ndarray:
         return embeddings[len(self.corpus) :][:FITTED_ON]
 
     def cards(self, name: str, embeddings: np.ndarray) -> dict[str, Scorecard]:
-        of, unseen = lookup(self.sentences, embeddings), self.corpus.select(self.unseen)
-        general = paired_cosines(*(of(self.general[side].tolist()) for side in ("sentence1", "sentence2")))
+        of, unseen, others = lookup(self.sentences, embeddings), self.corpus.select(self.unseen), {}
+        for part, pairs in self.others.items():
+            cosines = paired_cosines(*(of(pairs[side].tolist()) for side in ("sentence1", "sentence2")))
+            others[part] = score_pairs(cosines, pairs, name, replicates=REPLICATES)
         return {
             "test": score(of, self.corpus, self.pairs, name, replicates=REPLICATES),
             "unseen sports": score(of, unseen, self.pairs_of_unseen, name, resample="sport", replicates=REPLICATES),
-            self.general_name: score_pairs(general, self.general, name, replicates=REPLICATES),
+            **others,
         }
 
 
@@ -100,7 +106,13 @@ def combine(test: Test, base: np.ndarray, seeds: list[np.ndarray], model: str, n
         numbers[part] = {measure: _row(measure, of_seeds, card, of_controls) for measure in card.values}
     shown = [controls["base"]["test"], controls["at equal width"]["test"], tuned["test"]]
     about = f"{model}, test split, {len(test.corpus):,} sentences, {len(test.pairs):,} graded pairs, {len(seeds)} seeds"
-    settings = asdict(CHOSEN) | {"model": model, "train_sentences": TRAINED_ON, "power at equal width": power}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    settings = asdict(CHOSEN) | {
+        "device": device,
+        "model": model,
+        "train_sentences": TRAINED_ON,
+        "power at equal width": power,
+    }
     plots.save_figure(plots.differences(shown, about, SHOWN), FIGURES, name, settings, numbers)
     print(pd.DataFrame({m: {k: v[0] for k, v in of.items() if k != "seeds"} for m, of in numbers["test"].items()}).T)
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -132,21 +133,25 @@ def run(truth: Truth, settings: TrainingSettings) -> dict:
         "losses": [float(np.mean(losses[epoch * steps : (epoch + 1) * steps])) for epoch in range(settings.epochs)],
         "epochs": epochs,
         "minutes": (time.monotonic() - start) / 60,
+        "train_sentences": len(sentences),
     }
 
 
-def record(line: dict, encoder_sha256: str) -> None:
-    """Append in one write, so that two processes can share the file and a kill leaves no half line."""
-    line |= {"model": MODEL, "sha256": encoder_sha256, "train_sentences": TRAINED_ON, "versions": library_versions()}
-    descriptor = os.open(RESULTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+def append(file: Path, line: dict, encoder_sha256: str) -> None:
+    """In one write, so that two processes can share the file and a kill leaves no half line."""
+    line |= {"model": MODEL, "sha256": encoder_sha256, "versions": library_versions()}
+    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.write(descriptor, (json.dumps(line) + "\n").encode())
     os.close(descriptor)
 
 
+def read(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
 def results() -> list[dict]:
     """The runs in the file, the base model's line first."""
-    lines = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
-    return sorted(lines, key=lambda line: line["settings"] is not None)
+    return sorted(read(RESULTS), key=lambda line: line["settings"] is not None)
 
 
 def done(settings: TrainingSettings) -> bool:
@@ -165,11 +170,11 @@ def main() -> None:
     truth, base = Truth(), load_encoder(MODEL, max_length=MAX_LENGTH)
     of_base = truth.measure(base)
     if part == 1 and not any(line["settings"] is None for line in results()):
-        record({"settings": None, "losses": [], "epochs": {0: of_base}, "minutes": 0}, base.sha256)
+        append(RESULTS, {"settings": None, "losses": [], "epochs": {0: of_base}, "minutes": 0}, base.sha256)
     for settings in grid:
         if done(settings):
             continue
-        record(line := run(truth, settings), base.sha256)
+        append(RESULTS, line := run(truth, settings), base.sha256)
         last = line["epochs"][settings.epochs]["as it is"]
         print(
             f"{settings}: {line['minutes']:.1f} minutes, width {last['width']:.3f}, topic order "

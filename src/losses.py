@@ -54,25 +54,29 @@ def take_apart(
     encode: Callable[[Sequence[str]], Float[np.ndarray, "n dim"]],
     copies: int = 4,
     seed: int = 0,
+    word_weight: float = 0.7,
+    neighbours: int = 16,
+    facts_power: float = -0.25,
 ) -> tuple[Float[np.ndarray, "n topic_dim"], Float[np.ndarray, "n dim"]]:
     """What each of the `sentences` is about, and what it says of whom, each as unit rows, from raw sentences and the
     embeddings of a model alone.
 
     What stays of an embedding when names and numbers are swapped, the mean over `copies`, is the *topic*; what goes is
-    the *facts*, made more even by spectral scaling; of a sentence without any, all of it is both. The topic is made
-    sharper by what the corpus knows: which words keep company, and which sentences are neighbours.
+    the *facts*, made more even by spectral scaling with `facts_power`; of a sentence without any, all of it is both.
+    The topic is made sharper by what the corpus knows: which words keep company, with `word_weight`, and which
+    sentences are `neighbours`. (figures/constants.png shows what each number does.)
     """
     found = names_and_numbers(sentences)
     with warnings.catch_warnings():  # of a copy whose new names make it too long; of the sentences, training warns
         warnings.simplefilter("ignore", UserWarning)
         swapped = np.mean([encode(swap_names(sentences, found, seed + k)) for k in range(copies)], axis=0)
-    topic = np.hstack([Centering().fit_transform(swapped), 0.7 * _word_topics(sentences, found)])
+    topic = np.hstack([Centering().fit_transform(swapped), word_weight * _word_topics(sentences, found)])
     embeddings = encode(sentences)
-    facts, gone = SpectralScaling(-0.25).fit_transform(embeddings), embeddings - swapped
+    facts, gone = SpectralScaling(facts_power).fit_transform(embeddings), embeddings - swapped
     some = np.linalg.norm(gone, axis=1) > 1e-3
     if some.sum() > 1:
-        facts[some] = SpectralScaling(-0.25).fit_transform(gone[some])
-    return _with_neighbours(normalize(topic)), facts
+        facts[some] = SpectralScaling(facts_power).fit_transform(gone[some])
+    return _with_neighbours(normalize(topic), neighbours), facts
 
 
 def topic_and_facts(
@@ -95,7 +99,9 @@ def _word_topics(
     return normalize(TruncatedSVD(min(dimensions, *weights.shape), random_state=0).fit_transform(weights))
 
 
-def _with_neighbours(rows: Float[np.ndarray, "n dim"], neighbours: int = 16) -> Float[np.ndarray, "n dim"]:
+def _with_neighbours(rows: Float[np.ndarray, "n dim"], neighbours: int) -> Float[np.ndarray, "n dim"]:
     """Each row plus the mean of its nearest others', centred: sentences of one topic come together."""
+    if not neighbours:
+        return Centering().fit_transform(rows)
     _, nearest = NearestNeighbors(n_neighbors=min(neighbours, len(rows) - 1)).fit(rows).kneighbors()
     return Centering().fit_transform(rows + rows[nearest].mean(1))

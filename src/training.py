@@ -53,7 +53,9 @@ from src.similarity import pairwise_distribution
 OBJECTIVES = ("simcse", "supervised_simcse", "topic_and_facts")
 PROBE, LOOKS = 64, 4  # sentences by which a collapse is seen, and how often an epoch (then it is saved, too)
 SEAL = "checksums.json"  # written last: a folder without it is half a folder
-CHUNK = 32  # sentences of similar length in a forward pass: a batch padded as one takes half as long again
+# sentences of similar length in a forward pass: on a CPU a batch padded as one takes half as long again; a GPU idles
+# where they are few
+CHUNK = {"cpu": 32, "cuda": 512}
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ def _embed(encoder: Encoder, tokens: Sequence, gradient_caching: bool = False) -
     """Embeddings in the order of the tokenized sentences. With `gradient_caching` no chunk's activations are kept but
     its words' embeddings: each is run again, under the same dropout masks, when its gradient is known."""
     embed = partial(checkpoint, encoder.embed, use_reentrant=False) if gradient_caching else encoder.embed
-    rows, chunks = zip(*encoder.batches(tokens, CHUNK))
+    rows, chunks = zip(*encoder.batches(tokens, CHUNK[encoder.model.device.type]))
     # words are looked up for all chunks at once: the gradient of the table, the largest there is, is made once, not by
     # chunk. And `checkpoint` replays the dropout of a GPU only when it sees a tensor of that GPU in a plain dict
     ids = [chunk.pop("input_ids").to(encoder.model.device) for chunk in chunks]
@@ -395,7 +397,7 @@ def _columns(sentences: Sequence, settings: TrainingSettings) -> list[list[str]]
 
 def _refuse_equal_views(encoder: Encoder, tokens: list[dict[str, list[int]]]) -> None:
     """Two passes in training mode must differ, or the objective has nothing to teach."""
-    batch = encoder.tokenizer.pad(tokens, return_tensors="pt")
+    batch = encoder.pad(tokens)
     was_training = encoder.model.training
     encoder.model.train()
     with torch.no_grad(), torch.random.fork_rng():

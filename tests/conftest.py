@@ -3,6 +3,8 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # tiny tensors: threads only get in each other's way
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+if os.environ.get("TESTS_OF") != "gpu":  # as `make test-gpu` sets it; all others test the same on every machine
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import numpy as np
 import pytest

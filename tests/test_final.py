@@ -30,7 +30,7 @@ def test_seeds_are_shared_kept_and_compared(small, tiny, monkeypatch):
     final.main()
     (results,) = small.glob("*.json")
     written = json.loads(results.read_text())["numbers"]
-    assert len(written) == 3
+    assert len(written) == 4
     width = written["test"]["width"]
     assert width["seeds"][0] != width["seeds"][1]
     assert width["tuned"][0] == pytest.approx(np.mean(width["seeds"]))

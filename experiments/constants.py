@@ -1,0 +1,105 @@
+"""What each constant of the own objective's targets is worth, and more sentences: one varied at a time, on validation.
+
+python -m experiments.constants [--seeds 0 1 2] [--part 1/2]
+
+A JSON line a run in experiments/constants.jsonl; what is in the file is not done again, and `--part` shares the runs
+between processes as in the study. When all are there, figures/constants.png and .json are drawn. Two minutes a run on
+two cores, seconds on a GPU. All is measured on the **validation** split, on which the constants were once chosen.
+"""
+
+import argparse
+from dataclasses import replace
+
+import matplotlib
+
+matplotlib.use("Agg")  # no window
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from experiments.study import CHOSEN, LOOKED_AT, MAX_LENGTH, MODEL, TRAINED_ON, Truth, append, draw, read
+from run_notebooks import ROOT
+from src import plots
+from src.encoder import load_encoder
+from src.losses import take_apart
+from src.training import fine_tune
+
+RESULTS, FIGURES = ROOT / "experiments" / "constants.jsonl", ROOT / "figures"
+AS_CHOSEN = {"copies": 4, "word_weight": 0.7, "neighbours": 16, "facts_power": -0.25, "train_sentences": TRAINED_ON}
+TRIED = {
+    "copies": (1, 2, 8),
+    "word_weight": (0, 0.35, 1.4),
+    "neighbours": (0, 4, 64),
+    "facts_power": (0, -0.125, -0.5),
+    "train_sentences": (1_024, 6_144, 100_000),  # the last: all there are
+}
+SHOWN = ("width", "topic_order", "fact_order", "general_language")
+
+
+def run(truth: Truth, constants: dict[str, float], seed: int) -> dict:
+    training, _, _ = draw("validation", constants["train_sentences"], LOOKED_AT)
+    encoder = load_encoder(MODEL, max_length=MAX_LENGTH)
+    of_targets = {name: value for name, value in constants.items() if name != "train_sentences"}
+    parts = take_apart(training, encoder.encode, seed=seed, **of_targets)
+    fine_tune(encoder, training, replace(CHOSEN, seed=seed), parts=parts)
+    measured = truth.measure(encoder)["as it is"]
+    return {"constants": constants, "seed": seed, "sentences": len(training), "measured": measured}
+
+
+def draw_figure(lines: list[dict], of_base: dict[str, float]) -> tuple[plt.Figure, dict]:
+    """A column a constant, a row a measure; the line is the mean of the seeds, and these are the points."""
+    figure, axes = plt.subplots(
+        len(SHOWN), len(TRIED), figsize=(13, 9), dpi=100, layout="constrained", sharey="row", sharex="col"
+    )
+    numbers = {"base": {measure: of_base[measure] for measure in SHOWN}}
+    for name, column in zip(TRIED, axes.T):
+        others = {key: value for key, value in AS_CHOSEN.items() if key != name}
+        varied = [line for line in lines if others.items() <= line["constants"].items()]
+        key = "sentences" if name == "train_sentences" else name
+        value_of = [line[key] if name == "train_sentences" else line["constants"][name] for line in varied]
+        values = sorted(set(value_of))
+        places = {value: place for place, value in enumerate(values)}
+        for measure, axis in zip(SHOWN, column):
+            measured = np.array([line["measured"][measure] for line in varied])
+            means = [float(measured[np.array(value_of) == value].mean()) for value in values]
+            axis.axhline(of_base[measure], color="grey", linewidth=1, linestyle=":")
+            axis.plot([places[value] for value in value_of], measured, ".", color=plots.COLOURS[0], alpha=0.5)
+            axis.plot(range(len(values)), means, color=plots.COLOURS[0])
+            numbers.setdefault(name, {})[measure] = dict(zip(map(str, values), means))
+        chosen = AS_CHOSEN[name]
+        column[-1].set_xticks(range(len(values)), [f"{value:,}" + " *" * (value == chosen) for value in values])
+        column[-1].set(xlabel=name.replace("_", " "))
+    for measure, axis in zip(SHOWN, axes[:, 0]):
+        axis.set(ylabel=measure.replace("_", " "))
+    figure.suptitle(
+        f"{MODEL}, topic and facts, one epoch, validation split: one constant varied at a time (*: as chosen; dots: "
+        "seeds; dotted: base)",
+        fontsize="medium",
+    )
+    return figure, numbers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--part", default="1/1", help="which of how many processes this is")
+    options = parser.parse_args()
+    part, parts = map(int, options.part.split("/"))
+    each = [AS_CHOSEN] + [AS_CHOSEN | {name: value} for name, values in TRIED.items() for value in values]
+    grid = [(constants, seed) for seed in options.seeds for constants in each]
+    done = lambda: [(line["constants"], line["seed"]) for line in read(RESULTS)]  # noqa: E731
+    if mine := [wanted for wanted in grid[part - 1 :: parts] if wanted not in done()]:
+        truth, base = Truth(), load_encoder(MODEL, max_length=MAX_LENGTH)
+        of_base = truth.measure(base)["as it is"]
+        for constants, seed in mine:
+            line = run(truth, constants, seed)
+            append(RESULTS, line | {"base": of_base}, base.sha256)
+            print(constants, seed, {measure: round(line["measured"][measure], 3) for measure in SHOWN}, flush=True)
+    if all(wanted in done() for wanted in grid):
+        lines = [line for line in read(RESULTS) if (line["constants"], line["seed"]) in grid]
+        figure, numbers = draw_figure(lines, lines[0]["base"])
+        plots.save_figure(figure, FIGURES, "constants", AS_CHOSEN | {"seeds": options.seeds, "model": MODEL}, numbers)
+
+
+if __name__ == "__main__":
+    main()

@@ -29,7 +29,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from transformers import PrinterCallback
 
-from benchmarks.pairwise import peak
+from benchmarks.pairwise import embeddings, peak, seconds
 from experiments.study import MAX_LENGTH, MODEL, draw
 from run_notebooks import ROOT
 from src import plots
@@ -43,6 +43,7 @@ PRECISIONS = ("fp32", "bf16") if SETTINGS.bf16 else ("fp32",)
 GPU = torch.cuda.is_available()
 DEVICE = torch.cuda.get_device_name() if GPU else f"{os.cpu_count()} cores"
 COMPARED = (64, 512) if GPU else (64,)  # batch sizes
+COUNTED = (20_000, 100_000)  # rows of which a GPU counts all pairs
 BATCHES, LOOKED_AT = (64, 128, 256, 512), 1_000
 
 
@@ -163,7 +164,7 @@ def main() -> None:
             print(f"batch {size}, {name}: {used:.2f} GB", flush=True)
 
     load, ways = [os.getloadavg()[0]], {"this repository": ours, "sentence-transformers": theirs}
-    seconds, learned = {}, {}
+    taken, learned = {}, {}
     kinds = {
         f"{precision}{f', batches of {size}' * GPU}": replace(SETTINGS, precision=precision, batch_size=size)
         for size, precision in product(COMPARED, PRECISIONS)
@@ -174,17 +175,17 @@ def main() -> None:
     for turn in range(options.turns):
         for kind, of_kind in kinds.items():
             for name, way in ways.items():
-                taken, encode = way(sentences, replace(of_kind, seed=turn))
+                time_taken, encode = way(sentences, replace(of_kind, seed=turn))
                 cosines = paired_cosines(encode(pairs["sentence1"].tolist()), encode(pairs["sentence2"].tolist()))
                 grades = pairs["grade"].to_numpy()
                 measures = {
                     "width": pairwise_distribution(encode(corpus["sentence"][:])).width,
                     "topic order": order(cosines, grades, TOPIC), "fact order": order(cosines, grades, FACTS),
                 }  # fmt: skip
-                seconds.setdefault(f"{name}, {kind}", []).append(taken)
+                taken.setdefault(f"{name}, {kind}", []).append(time_taken)
                 for measure, value in measures.items():
                     learned.setdefault(f"{name}, {kind}", {}).setdefault(measure, []).append(float(value))
-                print(f"{name}, {kind}, seed {turn}: {taken:.1f} s", measures, flush=True)
+                print(f"{name}, {kind}, seed {turn}: {time_taken:.1f} s", measures, flush=True)
     encode_seconds, difference = encoding(sentences, options.turns)
     load.append(os.getloadavg()[0])
 
@@ -192,7 +193,7 @@ def main() -> None:
         return spread([there / here for there, here in zip(of[slow], of[fast])])
 
     compared = {
-        f"training, {kind}": ratios(seconds, f"sentence-transformers, {kind}", f"this repository, {kind}")
+        f"training, {kind}": ratios(taken, f"sentence-transformers, {kind}", f"this repository, {kind}")
         for kind in kinds
     } | {
         f"encoding, against {name}": ratios(encode_seconds, name, "this repository")
@@ -200,14 +201,14 @@ def main() -> None:
     }
     if "bf16" in kinds:
         compared["training, bf16 against their fp32"] = ratios(
-            seconds, "sentence-transformers, fp32", "this repository, bf16"
+            taken, "sentence-transformers, fp32", "this repository, bf16"
         )
     for name, (middle, low, high) in compared.items():
         print(f"{name}: {middle:.2f} times as fast ({low:.2f} to {high:.2f})")
     print(f"largest difference between encoded vectors: {difference:.1e}")
     rates, encoded = (
         {name: [len(sentences) / value for value in values] for name, values in of.items()}
-        for of in (seconds, encode_seconds)
+        for of in (taken, encode_seconds)
     )
     settings = {
         "model": MODEL, "sentences": len(sentences), "tokens a sentence": float(per_sentence), "turns": options.turns,
@@ -219,6 +220,12 @@ def main() -> None:
         "encoding, sentences per second": encoded, "largest difference of vectors": difference,
         "gigabytes": memories, "learned": learned,
     }  # fmt: skip
+    if GPU:
+        rows = embeddings(max(COUNTED), 384)
+        numbers["seconds for all pairs"] = counted = {}
+        for n in COUNTED:
+            counted[n] = min(seconds(lambda x: pairwise_distribution(x, sampled_pairs=0), rows[:n]) for _ in range(3))
+            print(f"all pairs of {n:,}: {counted[n]:.2f} s", flush=True)
     title = (
         f"{MODEL}, {len(sentences):,} sentences of {per_sentence:.0f} tokens{', batches of 64' * (not GPU)}, {DEVICE}; "
         f"median and range of {options.turns} turns"

@@ -10,7 +10,6 @@ another model: final_MODEL). About 35 minutes of one core.
 
 import argparse
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -143,8 +142,8 @@ def main() -> None:
             fine_tune(encoder, test.training, replace(CHOSEN, seed=seed))
         embeddings.append(encoder.encode(test.sentences))
     if parts == 1:
-        name = "final" if options.model == MODEL else f"final_{Path(options.model).name}"
-        combine(test, embeddings[0], embeddings[1:], options.model, name)
+        name = "final" if options.model == MODEL else f"final_{encoder.name}"
+        combine(test, embeddings[0], embeddings[1:], encoder.name, name)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from experiments import study
+from experiments import constants, study
 from src.encoder import load_encoder
 from src.sharing import save_encoder
 from src.training import TrainingSettings
@@ -77,3 +77,22 @@ def test_view_retrieval_is_certain_without_dropout_and_harder_with_more(tmp_path
     assert 1 > shares[0] > shares[1] >= 0
     assert shares[0] == study.view_retrieval(loose, some_sentences)  # its own seed
     assert not loose.model.training
+
+
+def test_constants_are_varied_one_at_a_time(small, monkeypatch):
+    folder = small.parent
+    chosen = constants.AS_CHOSEN | {"train_sentences": 192}
+    patched = {"AS_CHOSEN": chosen, "TRIED": {"neighbours": (0,), "train_sentences": (128,)}, "MODEL": study.MODEL}
+    for name, value in (patched | {"RESULTS": folder / "constants.jsonl", "FIGURES": folder}).items():
+        monkeypatch.setattr(constants, name, value)
+    for part in ("1/2", "2/2", "1/1"):  # shared by two, and done: drawn by the last of them
+        assert not (folder / "constants.json").exists() or part == "1/1"
+        monkeypatch.setattr("sys.argv", ["constants", "--seeds", "0", "--part", part])
+        constants.main()
+    lines = study.read(folder / "constants.jsonl")
+    assert [line["sentences"] for line in lines] == [192, 128, 192]
+    drawn = json.loads((folder / "constants.json").read_text())["numbers"]
+    assert drawn["neighbours"]["width"].keys() == {"0", "16"}
+    assert drawn["train_sentences"]["width"] == pytest.approx(
+        {str(line["sentences"]): line["measured"]["width"] for line in lines[:2]}
+    )

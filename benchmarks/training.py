@@ -155,7 +155,7 @@ def main() -> None:
     tokens = load_encoder(MODEL, max_length=MAX_LENGTH).tokenize(sentences)
     per_sentence = np.mean([len(row["input_ids"]) for row in tokens])
 
-    memories = {}
+    memories = {}  # GB, by batch size
     for name, caching in (("plain", False), ("gradient caching", True)):
         for size in BATCHES:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:  # whose peak is its own

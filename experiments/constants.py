@@ -53,22 +53,27 @@ def draw_figure(lines: list[dict], of_base: dict[str, float]) -> tuple[plt.Figur
     )
     numbers = {"base": {measure: of_base[measure] for measure in SHOWN}}
     for name, column in zip(TRIED, axes.T):
-        others = {key: value for key, value in AS_CHOSEN.items() if key != name}
-        varied = [line for line in lines if others.items() <= line["constants"].items()]
-        key = "sentences" if name == "train_sentences" else name
-        value_of = [line[key] if name == "train_sentences" else line["constants"][name] for line in varied]
-        values = sorted(set(value_of))
-        places = {value: place for place, value in enumerate(values)}
-        for measure, axis in zip(SHOWN, column):
-            measured = np.array([line["measured"][measure] for line in varied])
-            means = [float(measured[np.array(value_of) == value].mean()) for value in values]
-            axis.axhline(of_base[measure], color="grey", linewidth=1, linestyle=":")
-            axis.plot([places[value] for value in value_of], measured, ".", color=plots.COLOURS[0], alpha=0.5)
-            axis.plot(range(len(values)), means, color=plots.COLOURS[0])
-            numbers.setdefault(name, {})[measure] = dict(zip(map(str, values), means))
-        chosen = AS_CHOSEN[name]
-        column[-1].set_xticks(range(len(values)), [f"{value:,}" + " *" * (value == chosen) for value in values])
+        values = sorted({AS_CHOSEN[name], *TRIED[name]})
+        ways = {name: [AS_CHOSEN | {name: value} for value in values]}
+        if name == "train_sentences":
+            ways["train_sentences, one in 192 a neighbour"] = [
+                way if way == AS_CHOSEN else way | {"neighbours": None} for way in ways[name]
+            ]
+        for (label, way), style, colour in zip(ways.items(), ("-", "--"), plots.COLOURS):
+            found = [[line for line in lines if line["constants"] == constants] for constants in way]
+            for measure, axis in zip(SHOWN, column):
+                measured = [[line["measured"][measure] for line in at] for at in found]
+                means = [float(np.mean(at)) for at in measured]
+                axis.axhline(of_base[measure], color="grey", linewidth=1, linestyle=":")
+                for place, at in enumerate(measured):
+                    axis.plot([place] * len(at), at, ".", color=colour, alpha=0.5)
+                axis.plot(means, style, color=colour)
+                numbers.setdefault(label, {})[measure] = dict(zip(map(str, values), means))
+        shown = [found[k][0]["sentences"] if name == "train_sentences" else v for k, v in enumerate(values)]
+        stars = [" *" * (value == AS_CHOSEN[name]) for value in values]
+        column[-1].set_xticks(range(len(values)), [f"{v:,}{star}" for v, star in zip(shown, stars)])
         column[-1].set(xlabel=name.replace("_", " "))
+    axes[0, -1].legend(axes[0, -1].lines[-1:], ["neighbours: one in 192"], frameon=False)
     for measure, axis in zip(SHOWN, axes[:, 0]):
         axis.set(ylabel=measure.replace("_", " "))
     figure.suptitle(
@@ -86,6 +91,8 @@ def main() -> None:
     options = parser.parse_args()
     part, parts = map(int, options.part.split("/"))
     each = [AS_CHOSEN] + [AS_CHOSEN | {name: value} for name, values in TRIED.items() for value in values]
+    # as many neighbours as are one in 192 of the sentences
+    each += [AS_CHOSEN | {"neighbours": None, "train_sentences": count} for count in TRIED["train_sentences"]]
     grid = [(constants, seed) for seed in options.seeds for constants in each]
     done = lambda: [(line["constants"], line["seed"]) for line in read(RESULTS)]  # noqa: E731
     if mine := [wanted for wanted in grid[part - 1 :: parts] if wanted not in done()]:
@@ -96,7 +103,7 @@ def main() -> None:
             append(RESULTS, line | {"base": of_base}, base.sha256)
             print(constants, seed, {measure: round(line["measured"][measure], 3) for measure in SHOWN}, flush=True)
     if all(wanted in done() for wanted in grid):
-        lines = [line for line in read(RESULTS) if (line["constants"], line["seed"]) in grid]
+        lines = read(RESULTS)
         figure, numbers = draw_figure(lines, lines[0]["base"])
         plots.save_figure(figure, FIGURES, "constants", AS_CHOSEN | {"seeds": options.seeds, "model": MODEL}, numbers)
 

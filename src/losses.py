@@ -55,7 +55,7 @@ def take_apart(
     copies: int = 4,
     seed: int = 0,
     word_weight: float = 0.7,
-    neighbours: int = 16,
+    neighbours: int | None = None,
     facts_power: float = -0.25,
 ) -> tuple[Float[np.ndarray, "n topic_dim"], Float[np.ndarray, "n dim"]]:
     """What each of the `sentences` is about, and what it says of whom, each as unit rows, from raw sentences and the
@@ -64,8 +64,9 @@ def take_apart(
     What stays of an embedding when names and numbers are swapped, the mean over `copies`, is the *topic*; what goes is
     the *facts*, made more even by spectral scaling with `facts_power`; of a sentence without any, all of it is both.
     The topic is made sharper by what the corpus knows: which words keep company, with `word_weight`, and which
-    sentences are `neighbours`. (figures/constants.png shows what each number does.)
+    sentences are `neighbours`, by default one in 192. (figures/constants.png shows what each number does.)
     """
+    neighbours = max(1, round(len(sentences) / 192)) if neighbours is None else neighbours
     found = names_and_numbers(sentences)
     with warnings.catch_warnings():  # of a copy whose new names make it too long; of the sentences, training warns
         warnings.simplefilter("ignore", UserWarning)

@@ -56,6 +56,7 @@ SEAL = "checksums.json"  # written last: a folder without it is half a folder
 # sentences of similar length in a forward pass: on a CPU a batch padded as one takes half as long again; a GPU idles
 # where they are few
 CHUNK = {"cpu": 32, "cuda": 512}
+CACHED_CHUNK = {"cpu": 32, "cuda": 128}  # with gradient caching, whose memory is that of one chunk
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,8 @@ def _embed(encoder: Encoder, tokens: Sequence, gradient_caching: bool = False) -
     """Embeddings in the order of the tokenized sentences. With `gradient_caching` no chunk's activations are kept but
     its words' embeddings: each is run again, under the same dropout masks, when its gradient is known."""
     embed = partial(checkpoint, encoder.embed, use_reentrant=False) if gradient_caching else encoder.embed
-    rows, chunks = zip(*encoder.batches(tokens, CHUNK[encoder.model.device.type]))
+    size = (CACHED_CHUNK if gradient_caching else CHUNK)[encoder.model.device.type]
+    rows, chunks = zip(*encoder.batches(tokens, size))
     # words are looked up for all chunks at once: the gradient of the table, the largest there is, is made once, not by
     # chunk. And `checkpoint` replays the dropout of a GPU only when it sees a tensor of that GPU in a plain dict
     ids = [chunk.pop("input_ids").to(encoder.model.device) for chunk in chunks]

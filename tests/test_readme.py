@@ -46,10 +46,32 @@ def test_the_numbers_are_those_of_the_figures():
     general = next(of for name, of in final.items() if name not in ("test", "unseen sports"))["order"]
     shown = (general[column][0] for column in ("base", "tuned", "at equal width"))
     assert "everyday language falls from {:.2f} to {:.2f} (sharpened: {:.2f};".format(*shown) in words
+    written = final["pairs that no template made"]
+    shown = [written[m][column][0] for m in ("topic_order", "fact_order") for column in ("tuned", "base")]
+    assert "made (topic order {:.2f}, base {:.2f}; fact order {:.2f} and {:.2f})".format(*shown) in words
     band = json.loads((ROOT / "figures" / "baseline_band.json").read_text())["numbers"][
         "all-MiniLM-L6-v2, all 20,000 sentences"
     ]
     assert f"between {band['p5']:.2f} and {band['p95']:.2f}" in README
+
+
+def test_the_second_model_is_that_of_the_figure():
+    numbers = json.loads((ROOT / "figures" / "final_all-mpnet-base-v2.json").read_text())["numbers"]
+    test, words = numbers["test"], " ".join(README.split())
+    width, base_width = (test["width"][column][0] for column in ("tuned", "base"))
+    assert f"becomes {width / base_width:.2f} times as wide ({base_width:.2f} to {width:.2f}), at another" in words
+    for measure, phrase in (("topic_order", "topic order rises"), ("fact_order", "fact order falls")):
+        before, after = (test[measure][column][0] for column in ("base", "tuned"))
+        assert f"{phrase} from {before:.2f} to {after:.2f}" in words
+    above, adversarial, below = (
+        test[measure]["minus at equal width"] for measure in ("topic_order", "adversarial_topic_order", "fact_order")
+    )
+    assert "topic order is {:.2f} [{:.2f}, {:.2f}] above it".format(*above) in words
+    assert "names mislead ({:.2f} [{:.2f}, {:.2f}])".format(*adversarial) in words
+    assert f"is {-below[0]:.2f} below, which is not established [{below[1]:.2f}, {below[2]:.2f}]" in words
+    (general,) = (of["order"] for part, of in numbers.items() if part.startswith(("control", "STS")))
+    shown = (general[column][0] for column in ("tuned", "base", "at equal width"))
+    assert "everyday language loses less ({:.2f}, base {:.2f}, sharpened {:.2f})".format(*shown) in words
 
 
 def test_the_frontier_is_that_of_the_figure():
@@ -77,6 +99,13 @@ def test_speed_and_memory_are_those_measured():
     for name, (median, low, high) in numbers["times as fast: median, lowest, highest"].items():
         if "batch 64" not in name:
             assert f"| {name} | {median:.2f} | {low:.2f} to {high:.2f} |" in README
+    on_gpu = json.loads((ROOT / "figures" / "training_benchmark_gpu.json").read_text())["numbers"]
+    for name, (median, low, high) in on_gpu["times as fast: median, lowest, highest"].items():
+        if "batch 64" not in name:
+            assert f"| {name} | {median:.2f} | {low:.2f} to {high:.2f} |" in README
+    assert f"embeddings, five billion, are counted in {on_gpu['seconds for all pairs']['100000']:.1f} s" in README
+    cached, plain = (on_gpu["gigabytes"][name]["512"] for name in ("gradient caching", "plain"))
+    assert f"on a GPU in {cached:.1f} instead of {plain:.1f}" in " ".join(README.split())
     cached, plain = (numbers["gigabytes"][name]["512"] for name in ("gradient caching", "plain"))
     assert f"512 sentences in {cached:.1f} GB instead of {plain:.1f}" in README
     for measure in ("topic order", "fact order"):

@@ -346,7 +346,10 @@ def compare(cards: Sequence[Scorecard], measures: Iterable[str] = MEASURES) -> p
 def side_by_side(cards: Sequence[Scorecard], measures: Iterable[str] = MEASURES) -> pd.DataFrame:
     """One column a card, "value [low, high]", of cards whose data may differ; empty where one has no such measure."""
     columns = {
-        card.name: {m: "{:.3f} [{:.3f}, {:.3f}]".format(value, *card.interval(m)) for m, value in card.values.items()}
+        card.name: {
+            m: f"{value:.3f}" + " [{:.3f}, {:.3f}]".format(*card.interval(m)) * (m in card.replicates)
+            for m, value in card.values.items()
+        }
         for card in cards
     }
     return pd.DataFrame(columns).reindex([m for m in measures if any(m in card.values for card in cards)]).fillna("")

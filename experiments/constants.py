@@ -36,18 +36,22 @@ TRIED = {
 SHOWN = ("width", "topic_order", "fact_order", "general_language")
 
 
-def run(truth: Truth, constants: dict[str, float], seed: int) -> dict:
-    training, _, _ = draw("validation", constants["train_sentences"], LOOKED_AT)
-    encoder = load_encoder(MODEL, max_length=MAX_LENGTH)
-    of_targets = {name: value for name, value in constants.items() if name != "train_sentences"}
-    parts = take_apart(training, encoder.encode, seed=seed, **of_targets)
-    fine_tune(encoder, training, replace(CHOSEN, seed=seed), parts=parts)
+def run(truth: Truth, constants: dict[str, float] | None, seed: int) -> dict:
+    """`constants`: None for the base model."""
+    encoder, training = load_encoder(MODEL, max_length=MAX_LENGTH), []
+    if constants:
+        training, _, _ = draw("validation", constants["train_sentences"], LOOKED_AT)
+        of_targets = {name: value for name, value in constants.items() if name != "train_sentences"}
+        parts = take_apart(training, encoder.encode, seed=seed, **of_targets)
+        fine_tune(encoder, training, replace(CHOSEN, seed=seed), parts=parts)
     measured = truth.measure(encoder)["as it is"]
-    return {"constants": constants, "seed": seed, "sentences": len(training), "measured": measured}
+    line = {"constants": constants, "seed": seed, "sentences": len(training), "measured": measured}
+    return line | {"sha256": encoder.sha256}
 
 
-def draw_figure(lines: list[dict], of_base: dict[str, float]) -> tuple[plt.Figure, dict]:
+def draw_figure(lines: list[dict]) -> tuple[plt.Figure, dict]:
     """A column a constant, a row a measure; the line is the mean of the seeds, and these are the points."""
+    (of_base,) = (line["measured"] for line in lines if line["constants"] is None)
     figure, axes = plt.subplots(
         len(SHOWN), len(TRIED), figsize=(13, 9), dpi=100, layout="constrained", sharey="row", sharex="col"
     )
@@ -55,7 +59,7 @@ def draw_figure(lines: list[dict], of_base: dict[str, float]) -> tuple[plt.Figur
     for name, column in zip(TRIED, axes.T):
         values = sorted({AS_CHOSEN[name], *TRIED[name]})
         ways = {name: [AS_CHOSEN | {name: value} for value in values]}
-        if name == "train_sentences":
+        if name == "train_sentences":  # the last of the columns, and so where the legend is
             ways["train_sentences, one in 192 a neighbour"] = [
                 way if way == AS_CHOSEN else way | {"neighbours": None} for way in ways[name]
             ]
@@ -93,19 +97,21 @@ def main() -> None:
     each = [AS_CHOSEN] + [AS_CHOSEN | {name: value} for name, values in TRIED.items() for value in values]
     # as many neighbours as are one in 192 of the sentences
     each += [AS_CHOSEN | {"neighbours": None, "train_sentences": count} for count in TRIED["train_sentences"]]
-    grid = [(constants, seed) for seed in options.seeds for constants in each]
-    done = lambda: [(line["constants"], line["seed"]) for line in read(RESULTS)]  # noqa: E731
-    if mine := [wanted for wanted in grid[part - 1 :: parts] if wanted not in done()]:
-        truth, base = Truth(), load_encoder(MODEL, max_length=MAX_LENGTH)
-        of_base = truth.measure(base)["as it is"]
-        for constants, seed in mine:
-            line = run(truth, constants, seed)
-            append(RESULTS, line | {"base": of_base}, base.sha256)
+    grid = [(None, 0), *((constants, seed) for seed in options.seeds for constants in each)]
+    truth = None
+    for constants, seed in grid[part - 1 :: parts]:
+        if (constants, seed) not in done():
+            truth = truth or Truth()
+            append(RESULTS, line := run(truth, constants, seed))
             print(constants, seed, {measure: round(line["measured"][measure], 3) for measure in SHOWN}, flush=True)
     if all(wanted in done() for wanted in grid):
-        lines = read(RESULTS)
-        figure, numbers = draw_figure(lines, lines[0]["base"])
-        plots.save_figure(figure, FIGURES, "constants", AS_CHOSEN | {"seeds": options.seeds, "model": MODEL}, numbers)
+        figure, numbers = draw_figure(read(RESULTS))
+        seeds = sorted({seed for _, seed in done()})
+        plots.save_figure(figure, FIGURES, "constants", AS_CHOSEN | {"seeds": seeds, "model": MODEL}, numbers)
+
+
+def done() -> list[tuple[dict[str, float] | None, int]]:
+    return [(line["constants"], line["seed"]) for line in read(RESULTS)]
 
 
 if __name__ == "__main__":

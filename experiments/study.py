@@ -134,12 +134,13 @@ def run(truth: Truth, settings: TrainingSettings) -> dict:
         "epochs": epochs,
         "minutes": (time.monotonic() - start) / 60,
         "train_sentences": len(sentences),
+        "sha256": encoder.sha256,
     }
 
 
-def append(file: Path, line: dict, encoder_sha256: str) -> None:
+def append(file: Path, line: dict) -> None:
     """In one write, so that two processes can share the file and a kill leaves no half line."""
-    line |= {"model": MODEL, "sha256": encoder_sha256, "versions": library_versions()}
+    line |= {"model": MODEL, "versions": library_versions()}
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.write(descriptor, (json.dumps(line) + "\n").encode())
     os.close(descriptor)
@@ -170,11 +171,12 @@ def main() -> None:
     truth, base = Truth(), load_encoder(MODEL, max_length=MAX_LENGTH)
     of_base = truth.measure(base)
     if part == 1 and not any(line["settings"] is None for line in results()):
-        append(RESULTS, {"settings": None, "losses": [], "epochs": {0: of_base}, "minutes": 0}, base.sha256)
+        of_base = {"settings": None, "losses": [], "epochs": {0: of_base}, "minutes": 0}
+        append(RESULTS, of_base | {"sha256": base.sha256})
     for settings in grid:
         if done(settings):
             continue
-        append(RESULTS, line := run(truth, settings), base.sha256)
+        append(RESULTS, line := run(truth, settings))
         last = line["epochs"][settings.epochs]["as it is"]
         print(
             f"{settings}: {line['minutes']:.1f} minutes, width {last['width']:.3f}, topic order "

@@ -39,7 +39,8 @@ from src.pooling import POOLINGS, pool
 
 T = TypeVar("T")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in order of preference
-AT_ONCE = {"cpu": 64, "cuda": 512}  # sentences in a forward pass: a GPU idles where they are few
+AT_ONCE = 64  # sentences in a forward pass; on a GPU, which idles where they are few, as many as have `TOKENS` at most
+TOKENS = 2**15
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,9 @@ class Encoder:
         """`encode` of tokenized sentences, always anew."""
         rank, world = processes()
         mine = tokens[rank::world]
+        if batch_size is None:
+            longest = max((len(row["input_ids"]) for row in mine), default=1)
+            batch_size = max(1, TOKENS // longest) if self.model.device.type == "cuda" else AT_ONCE
         shares = [np.empty((len(mine), self.model.config.hidden_size), np.float32)] * world
         label, was_training = f"encoding, {self.name}", self.model.training
         self.model.eval()
@@ -174,7 +178,7 @@ class Encoder:
             torch.inference_mode(),
             tqdm(total=len(mine), desc=label, unit=" sentences", disable=not progress or rank > 0, leave=False) as bar,
         ):
-            for rows, batch in self.batches(mine, batch_size or AT_ONCE[self.model.device.type]):
+            for rows, batch in self.batches(mine, batch_size):
                 shares[rank][rows] = F.normalize(self.embed(batch).float(), dim=-1).cpu().numpy()
                 bar.update(len(rows))
         self.model.train(was_training)

@@ -66,7 +66,6 @@ def take_apart(
     The topic is made sharper by what the corpus knows: which words keep company, with `word_weight`, and which
     sentences are `neighbours`, by default one in 192. (figures/constants.png shows what each number does.)
     """
-    neighbours = max(1, round(len(sentences) / 192)) if neighbours is None else neighbours
     found = names_and_numbers(sentences)
     with warnings.catch_warnings():  # of a copy whose new names make it too long; of the sentences, training warns
         warnings.simplefilter("ignore", UserWarning)
@@ -100,9 +99,17 @@ def _word_topics(
     return normalize(TruncatedSVD(min(dimensions, *weights.shape), random_state=0).fit_transform(weights))
 
 
-def _with_neighbours(rows: Float[np.ndarray, "n dim"], neighbours: int) -> Float[np.ndarray, "n dim"]:
-    """Each row plus the mean of its nearest others', centred: sentences of one topic come together."""
-    if not neighbours:
+def _with_neighbours(
+    rows: Float[np.ndarray, "n dim"], neighbours: int | None, among: int = 9_216, block: int = 1_024
+) -> Float[np.ndarray, "n dim"]:
+    """Each row plus the mean of its nearest others', centred: sentences of one topic come together. They are looked for
+    `among` so many at most, drawn at random, so that time and memory do not grow with the square of the rows."""
+    if neighbours == 0:
         return Centering().fit_transform(rows)
-    _, nearest = NearestNeighbors(n_neighbors=min(neighbours, len(rows) - 1)).fit(rows).kneighbors()
-    return Centering().fit_transform(rows + rows[nearest].mean(1))
+    all_of_them = len(rows) <= among
+    candidates = rows if all_of_them else np.random.default_rng(0).choice(rows, among, replace=False)
+    neighbours = neighbours or max(1, round(len(candidates) / 192))
+    search = NearestNeighbors(n_neighbors=min(neighbours, len(candidates) - 1)).fit(candidates)
+    nearest = search.kneighbors(None if all_of_them else rows, return_distance=False)  # None: others than itself
+    means = [candidates[nearest[start : start + block]].mean(1) for start in range(0, len(rows), block)]
+    return Centering().fit_transform(rows + np.concatenate(means))

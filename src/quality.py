@@ -139,12 +139,9 @@ def effective_rank(embeddings: Float[np.ndarray, "n dim"], weights: Float[np.nda
     if not np.ptp(embeddings, 0).any():
         raise ValueError(f"all {len(embeddings)} rows are equal: they differ in no direction")
     weights = np.ones(len(embeddings)) if weights is None else weights
-    centred = embeddings - np.average(embeddings, 0, weights)
-    if len(centred) < centred.shape[1]:  # the smaller of the two products has the same values, but for zeros
-        centred = centred * np.sqrt(weights)[:, None]
-        products = centred @ centred.T
-    else:
-        products = (centred * weights[:, None]).T @ centred
+    centred = (embeddings - np.average(embeddings, 0, weights)) * np.sqrt(weights)[:, None]
+    # the smaller of the two products has the same eigenvalues, but for zeros
+    products = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
     values = np.sqrt(np.clip(np.linalg.eigvalsh(products), 0, None))
     shares = values[values > 0] / values.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()))

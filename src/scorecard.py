@@ -347,7 +347,9 @@ def side_by_side(cards: Sequence[Scorecard], measures: Iterable[str] = MEASURES)
     """One column a card, "value [low, high]", of cards whose data may differ; empty where one has no such measure."""
     columns = {
         card.name: {
-            m: f"{value:.3f}" + " [{:.3f}, {:.3f}]".format(*card.interval(m)) * (m in card.replicates)
+            m: f"{value:.3f} [{card.interval(m)[0]:.3f}, {card.interval(m)[1]:.3f}]"
+            if m in card.replicates
+            else f"{value:.3f}"
             for m, value in card.values.items()
         }
         for card in cards

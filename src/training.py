@@ -53,10 +53,9 @@ from src.similarity import pairwise_distribution
 OBJECTIVES = ("simcse", "supervised_simcse", "topic_and_facts")
 PROBE, LOOKS = 64, 4  # sentences by which a collapse is seen, and how often an epoch (then it is saved, too)
 SEAL = "checksums.json"  # written last: a folder without it is half a folder
-# sentences of similar length in a forward pass: on a CPU a batch padded as one takes half as long again; a GPU idles
-# where they are few
-CHUNK = {"cpu": 32, "cuda": 512}
-CACHED_CHUNK = {"cpu": 32, "cuda": 128}  # with gradient caching, whose memory is that of one chunk
+# sentences of similar length in a forward pass: a batch padded as one takes half as long again on a CPU; a GPU idles
+# where they are few, and with gradient caching, whose memory is that of a chunk, 128 are enough
+CHUNK, CHUNK_ON_GPU, CACHED_CHUNK_ON_GPU = 32, 512, 128
 
 
 @dataclass(frozen=True)
@@ -237,7 +236,9 @@ def _embed(encoder: Encoder, tokens: Sequence, gradient_caching: bool = False) -
     """Embeddings in the order of the tokenized sentences. With `gradient_caching` no chunk's activations are kept but
     its words' embeddings: each is run again, under the same dropout masks, when its gradient is known."""
     embed = partial(checkpoint, encoder.embed, use_reentrant=False) if gradient_caching else encoder.embed
-    size = (CACHED_CHUNK if gradient_caching else CHUNK)[encoder.model.device.type]
+    size = CHUNK
+    if encoder.model.device.type == "cuda":
+        size = CACHED_CHUNK_ON_GPU if gradient_caching else CHUNK_ON_GPU
     rows, chunks = zip(*encoder.batches(tokens, size))
     # words are looked up for all chunks at once: the gradient of the table, the largest there is, is made once, not by
     # chunk. And `checkpoint` replays the dropout of a GPU only when it sees a tensor of that GPU in a plain dict

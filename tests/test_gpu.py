@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from src import training
 from src.encoder import load_encoder
 from src.similarity import pairwise_distribution
-from src.training import CACHED_CHUNK, CHUNK, Objective, TrainingSettings, fine_tune
+from src.training import Objective, TrainingSettings, fine_tune
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is visible")
 FP32 = TrainingSettings(epochs=2, batch_size=16, learning_rate=1e-3, precision="fp32")
@@ -59,8 +60,8 @@ def test_loss_and_gradient_are_those_of_the_cpu(tiny, some_sentences, objective)
 
 
 def test_gradient_caching_replays_the_masks(tiny, some_sentences, monkeypatch):
-    monkeypatch.setitem(CHUNK, "cuda", 16)
-    monkeypatch.setitem(CACHED_CHUNK, "cuda", 16)  # several chunks
+    for name in ("CHUNK_ON_GPU", "CACHED_CHUNK_ON_GPU"):
+        monkeypatch.setattr(training, name, 16)  # several chunks
     tokens, found = [tiny.tokenize(some_sentences)] * 2, []
     for caching in (False, True):
         tiny.model.train().zero_grad()

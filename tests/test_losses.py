@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss
 
-from src.losses import info_nce, relation_loss, take_apart, topic_and_facts
+from src.losses import _with_neighbours, info_nce, relation_loss, take_apart, topic_and_facts
 
 temperatures = st.floats(0.05, 2)
 
@@ -91,6 +91,19 @@ SENTENCES = [
     for what in ("scored the winning goal in the cup final", "rowed the boat across the lake in record time")
     for who in ("Anna Rossi", "Bo Lind", "Carla Meyer", "Dmitri Popov")
 ]
+
+
+def test_neighbours_are_looked_for_in_blocks_and_among_some(unit_rows):
+    rows = np.vstack([unit_rows(300, 16, seed) + offset for seed, offset in ((0, 0.2), (1, -0.2))]).astype(np.float64)
+    whole = _with_neighbours(rows, 8)
+    assert np.allclose(_with_neighbours(rows, 8, block=7), whole)
+    assert np.allclose(_with_neighbours(rows, None), _with_neighbours(rows, 3))  # one in 192 of 600
+    near = np.square(rows[:, None] - rows).sum(-1) + 9 * np.eye(600)
+    by_hand = rows + rows[np.argsort(near)[:, :8]].mean(1)
+    by_hand -= by_hand.mean(0)
+    assert np.allclose(whole, by_hand / np.linalg.norm(by_hand, axis=1, keepdims=True))
+    some = _with_neighbours(rows, 4, among=300)  # half the rows, half the neighbours
+    assert (some * whole).sum(1).min() > 0.8
 
 
 def test_topic_and_facts_take_an_embedding_apart():

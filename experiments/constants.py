@@ -101,7 +101,11 @@ def main() -> None:
     truth = None
     for constants, seed in grid[part - 1 :: parts]:
         if (constants, seed) not in done():
-            truth = truth or Truth()
+            if truth is None:
+                truth = Truth()
+                truth.measure(
+                    load_encoder(MODEL, max_length=MAX_LENGTH)
+                )  # first, since agreement is with what came first
             append(RESULTS, line := run(truth, constants, seed))
             print(constants, seed, {measure: round(line["measured"][measure], 3) for measure in SHOWN}, flush=True)
     if all(wanted in done() for wanted in grid):

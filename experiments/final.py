@@ -5,7 +5,7 @@ python -m experiments.final [--model all-MiniLM-L6-v2] [--seeds 0 1 2 3 4] [--pa
 
 What is trained and encoded is kept in runs/cache, so that a run that was broken off goes on. `--part 1/2` and `--part
 2/2` share the seeds between two processes (`make final`); without a part, figures/final.json and .png are written (of
-another model: final_MODEL). About 35 minutes of one core.
+another model: final_MODEL). About 35 minutes of one core; all-mpnet-base-v2 wants a GPU.
 """
 
 import argparse
@@ -54,7 +54,8 @@ class Test:
         return embeddings[len(self.corpus) :][:FITTED_ON]
 
     def cards(self, name: str, embeddings: np.ndarray) -> dict[str, Scorecard]:
-        of, unseen, others = lookup(self.sentences, embeddings), self.corpus.select(self.unseen), {}
+        of, unseen = lookup(self.sentences, embeddings), self.corpus.select(self.unseen)
+        others = {}
         for part, pairs in self.others.items():
             cosines = paired_cosines(*(of(pairs[side].tolist()) for side in ("sentence1", "sentence2")))
             others[part] = score_pairs(cosines, pairs, name, replicates=REPLICATES)
@@ -105,13 +106,8 @@ def combine(test: Test, base: np.ndarray, seeds: list[np.ndarray], model: str, n
         numbers[part] = {measure: _row(measure, of_seeds, card, of_controls) for measure in card.values}
     shown = [controls["base"]["test"], controls["at equal width"]["test"], tuned["test"]]
     about = f"{model}, test split, {len(test.corpus):,} sentences, {len(test.pairs):,} graded pairs, {len(seeds)} seeds"
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    settings = asdict(CHOSEN) | {
-        "device": device,
-        "model": model,
-        "train_sentences": TRAINED_ON,
-        "power at equal width": power,
-    }
+    settings = asdict(CHOSEN) | {"model": model, "train_sentences": TRAINED_ON, "power at equal width": power}
+    settings["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     plots.save_figure(plots.differences(shown, about, SHOWN), FIGURES, name, settings, numbers)
     print(pd.DataFrame({m: {k: v[0] for k, v in of.items() if k != "seeds"} for m, of in numbers["test"].items()}).T)
 

@@ -102,10 +102,8 @@ def main() -> None:
     for constants, seed in grid[part - 1 :: parts]:
         if (constants, seed) not in done():
             if truth is None:
-                truth = Truth()
-                truth.measure(
-                    load_encoder(MODEL, max_length=MAX_LENGTH)
-                )  # first, since agreement is with what came first
+                truth = Truth()  # the base first: agreement is with what is measured first
+                truth.measure(load_encoder(MODEL, max_length=MAX_LENGTH))
             append(RESULTS, line := run(truth, constants, seed))
             print(constants, seed, {measure: round(line["measured"][measure], 3) for measure in SHOWN}, flush=True)
     if all(wanted in done() for wanted in grid):

@@ -17,9 +17,10 @@ matplotlib.use("Agg")  # no window
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.study import CHOSEN, LOOKED_AT, MAX_LENGTH, MODEL, TRAINED_ON, Truth, append, draw, read
+from experiments.study import CHOSEN, MAX_LENGTH, MODEL, TRAINED_ON, Truth, append, read
 from run_notebooks import ROOT
 from src import plots
+from src.corpus import draw_sentences
 from src.encoder import load_encoder
 from src.losses import take_apart
 from src.training import fine_tune
@@ -38,15 +39,16 @@ SHOWN = ("width", "topic_order", "fact_order", "general_language")
 
 def run(truth: Truth, constants: dict[str, float] | None, seed: int) -> dict:
     """`constants`: None for the base model."""
-    encoder, training = load_encoder(MODEL, max_length=MAX_LENGTH), []
+    training, measures = [], truth.of_base
     if constants:
-        training, _, _ = draw("validation", constants["train_sentences"], LOOKED_AT)
+        training = draw_sentences(truth.whole, constants["train_sentences"], np.random.default_rng(0))
         of_targets = {name: value for name, value in constants.items() if name != "train_sentences"}
+        encoder = load_encoder(MODEL, max_length=MAX_LENGTH)
         parts = take_apart(training, encoder.encode, seed=seed, **of_targets)
         fine_tune(encoder, training, replace(CHOSEN, seed=seed), parts=parts)
-    measured = truth.measure(encoder)["as it is"]
-    line = {"constants": constants, "seed": seed, "sentences": len(training), "measured": measured}
-    return line | {"sha256": encoder.sha256}
+        measures = truth.measure(encoder)
+    line = {"constants": constants, "seed": seed, "sentences": len(training), "measured": measures["as it is"]}
+    return line | {"sha256": truth.sha256}
 
 
 def draw_figure(lines: list[dict]) -> tuple[plt.Figure, dict]:
@@ -101,9 +103,7 @@ def main() -> None:
     truth = None
     for constants, seed in grid[part - 1 :: parts]:
         if (constants, seed) not in done():
-            if truth is None:
-                truth = Truth()  # the base first: agreement is with what is measured first
-                truth.measure(load_encoder(MODEL, max_length=MAX_LENGTH))
+            truth = truth or Truth()
             append(RESULTS, line := run(truth, constants, seed))
             print(constants, seed, {measure: round(line["measured"][measure], 3) for measure in SHOWN}, flush=True)
     if all(wanted in done() for wanted in grid):

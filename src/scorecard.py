@@ -347,9 +347,7 @@ def side_by_side(cards: Sequence[Scorecard], measures: Iterable[str] = MEASURES)
     """One column a card, "value [low, high]", of cards whose data may differ; empty where one has no such measure."""
     columns = {
         card.name: {
-            m: f"{value:.3f} [{card.interval(m)[0]:.3f}, {card.interval(m)[1]:.3f}]"
-            if m in card.replicates
-            else f"{value:.3f}"
+            m: f"{value:.3f}" + (" [{:.3f}, {:.3f}]".format(*card.interval(m)) if m in card.replicates else "")
             for m, value in card.values.items()
         }
         for card in cards

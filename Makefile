@@ -7,6 +7,7 @@ BIN := .venv/bin
 # notebook 2 compares with a second model that comes in packages of its own, unless SET names another
 COMPARISON := $(if $(filter-out original tiny,$(PROFILE)),$(if $(findstring comparison_model=,$(SET)),,.venv/comparison_model))
 export PYTHONPATH := .
+export OMP_WAIT_POLICY := passive
 
 .PHONY: help run test test-gpu lab figures study final bench cache clean-cache check clean
 
@@ -16,7 +17,7 @@ help:
 	@echo "make test     install, run all tests"
 	@echo "make test-gpu install, run the tests of what is different on a GPU"
 	@echo "make lab      open JupyterLab"
-	@echo "make figures  re-execute the committed notebooks in place, refresh data/ and figures/"
+	@echo "make figures  re-execute the committed notebooks in place, refresh data/, figures/ and docs/results.md"
 	@echo "make study    the runs over settings and seeds, two hours on two cores; what is done is not done again"
 	@echo "make final    what the study chose, five seeds on the test split, 20 minutes; kept in runs/cache"
 	@echo "make bench    speed and memory against the libraries one would otherwise use, 20 minutes on a quiet machine"
@@ -28,7 +29,7 @@ run: .venv/installed $(COMPARISON) $(if $(filter tiny,$(PROFILE)),models/tiny)
 	@$(BIN)/python run_notebooks.py --profile $(PROFILE) --runs $(RUNS) --set $(SET)
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-gpu: .venv/installed-dev
 	TESTS_OF=gpu $(BIN)/python -m pytest tests/test_gpu.py
@@ -38,6 +39,7 @@ lab: .venv/installed
 
 figures: .venv/installed-dev .venv/comparison_model
 	$(BIN)/python run_notebooks.py --in-place
+	$(BIN)/python -m experiments.results
 
 study: .venv/installed
 	@for part in 1/2 2/2; do OMP_NUM_THREADS=1 $(BIN)/python -m experiments.study --part $$part & done; wait

@@ -1,4 +1,7 @@
-"""Execute the three notebooks in order with a profile's parameters; everything they write goes under one folder."""
+"""Execute the three notebooks in order with a profile's parameters; everything they write goes under one folder.
+
+--in-place re-executes the committed notebooks, the study's among them, at their own values.
+"""
 
 import argparse
 import ast
@@ -13,8 +16,10 @@ import yaml
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
-ROOT = Path(__file__).parent
+from src.records import ROOT
+
 NOTEBOOKS = ("generate_sport_sentences", "baseline_comparison", "fine_tune")
+STUDY = "experiments/study"
 # what the notebooks read and write below the root in Jupyter, and below the runs folder here
 REDIRECTED = ("data_folder", "figures_folder", "corpus_path", "pairs_path", "saved_model", "cache_folder")
 
@@ -29,8 +34,8 @@ def main() -> None:
     parser.add_argument("--in-place", action="store_true", help="refresh what is committed, at its own values")
     options = parser.parse_args()
     try:
-        if options.in_place:  # the committed notebooks show their own values, the embedded profile's
-            parameters = {notebook: {} for notebook in NOTEBOOKS}
+        if options.in_place:
+            parameters = {notebook: {} for notebook in (*NOTEBOOKS, STUDY)}
         else:
             parameters = notebook_parameters(options.profile, options.set, options.runs)
         run(parameters, options.runs, options.in_place)
@@ -43,64 +48,87 @@ def notebook_parameters(profile: str, assignments: list[str], runs: Path) -> dic
 
     Raises `ValueError` for a profile, a section or a parameter that does not exist.
     """
-    file = Path(profile) if profile.endswith(".yaml") else ROOT / "profiles" / f"{profile}.yaml"
-    if not file.is_file():
-        known = ", ".join(sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml")))
-        raise ValueError(f"no profile {profile!r}: known are {known}, or the path of a YAML file")
-    sections = yaml.safe_load(file.read_text()) or {}
-    if unknown := set(sections) - set(NOTEBOOKS):
-        raise ValueError(f"{file}: no notebook is called {unknown.pop()!r}, only {', '.join(NOTEBOOKS)}")
-    overrides = {}
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not equals:
-            raise ValueError(f"{assignment!r} is no NAME=VALUE")
-        try:
-            overrides[name] = ast.literal_eval(value)  # to YAML 1e-5 is text
-        except (ValueError, SyntaxError):
-            overrides[name] = yaml.safe_load(value)
+    sections, overrides = read_profile(profile), read_assignments(assignments)
     parameters, everywhere = {}, set()
     for notebook in NOTEBOOKS:
-        defaults = papermill.inspect_notebook(str(ROOT / f"{notebook}.ipynb"))
+        defaults = notebook_defaults(notebook)
         everywhere |= set(defaults)
-        if unknown := set(sections.get(notebook) or {}) - set(defaults):
-            raise ValueError(f"{file}: {notebook} has no parameter {unknown.pop()!r}, only {', '.join(defaults)}")
-        redirected = [name for name in REDIRECTED if name in defaults]
-        written = {name: ast.literal_eval(defaults[name]["default"]) for name in redirected}
-        outputs = {name: str(runs / default.removeprefix("runs/")) for name, default in written.items()}
-        ours = {name: value for name, value in overrides.items() if name in defaults}
-        parameters[notebook] = outputs | (sections.get(notebook) or {}) | ours
+        given = sections.get(notebook) or {}
+        if unknown := set(given) - set(defaults):
+            raise ValueError(f"{profile}: {notebook} has no parameter {unknown.pop()!r}, only {', '.join(defaults)}")
+        outputs = {name: str(runs / defaults[name].removeprefix("runs/")) for name in REDIRECTED if name in defaults}
+        parameters[notebook] = outputs | given | {name: overrides[name] for name in defaults if name in overrides}
     if unknown := set(overrides) - everywhere:
         raise ValueError(f"no notebook has a parameter {unknown.pop()!r}, only {', '.join(sorted(everywhere))}")
     return parameters
 
 
-def run(parameters: dict[str, dict], runs: Path, in_place: bool) -> None:
-    runs.mkdir(parents=True, exist_ok=True)
-    headlines, nodes = [], []
-    for number, notebook in enumerate(NOTEBOOKS, 1):
-        print(f"\n[{number}/{len(NOTEBOOKS)}] {notebook}.ipynb", flush=True)
-        executed, start = runs / f"{notebook}.ipynb", time.monotonic()
+def notebook_defaults(notebook: str) -> dict:
+    """The values in a notebook's parameters cell."""
+    cell = papermill.inspect_notebook(str(ROOT / f"{notebook}.ipynb"))
+    return {name: ast.literal_eval(parameter["default"]) for name, parameter in cell.items()}
+
+
+def read_profile(profile: str) -> dict[str, dict]:
+    """The sections of a profile; `embedded` has none: it is the values that the notebooks come with."""
+    if profile == "embedded":
+        return {}
+    file = Path(profile) if profile.endswith(".yaml") else ROOT / "profiles" / f"{profile}.yaml"
+    if not file.is_file():
+        known = ", ".join(["embedded", *sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))])
+        raise ValueError(f"no profile {profile!r}: known are {known}, or the path of a YAML file")
+    sections = yaml.safe_load(file.read_text()) or {}
+    if unknown := set(sections) - set(NOTEBOOKS):
+        raise ValueError(f"{file}: no notebook is called {unknown.pop()!r}, only {', '.join(NOTEBOOKS)}")
+    return sections
+
+
+def read_assignments(assignments: list[str]) -> dict:
+    """NAME=VALUE, the value as Python or YAML writes it."""
+    values = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"{assignment!r} is no NAME=VALUE")
         try:
-            papermill.execute_notebook(
-                ROOT / f"{notebook}.ipynb", executed, parameters[notebook], kernel_name="python3", cwd=ROOT,
-                progress_bar=False, stderr_file=sys.stderr, extra_arguments=["--log-level=40"],
-            )  # fmt: skip
-        finally:
-            node = tidy(nbformat.read(executed, as_version=4))
-            nbformat.write(node, executed)
-            executed.with_suffix(".html").write_text(HTMLExporter().from_notebook_node(node)[0], encoding="utf-8")
+            values[name] = ast.literal_eval(value)  # to YAML 1e-5 is text
+        except (ValueError, SyntaxError):
+            values[name] = yaml.safe_load(value)
+    return values
+
+
+def run(parameters: dict[str, dict], runs: Path, in_place: bool) -> None:
+    headlines, nodes = [], {}
+    for number, notebook in enumerate(parameters, 1):
+        print(f"\n[{number}/{len(parameters)}] {notebook}.ipynb", flush=True)
+        start = time.monotonic()
+        nodes[notebook] = node = execute(notebook, parameters[notebook], runs)
         print(f"      done in {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
-        headline = next(cell for cell in node.cells if "headline" in cell.metadata.get("tags", []))
-        headlines.append("".join(output.text for output in headline.outputs if output.get("name") == "stdout"))
-        nodes.append(node)
-    if in_place:  # all three or none
-        for notebook, node in zip(NOTEBOOKS, nodes):
+        cells = [cell for cell in node.cells if "headline" in cell.metadata.get("tags", [])]
+        headlines += [output.text for cell in cells for output in cell.outputs if output.get("name") == "stdout"]
+    if in_place:  # all or none
+        for notebook, node in nodes.items():
             commit_form(node)
             nbformat.write(node, ROOT / f"{notebook}.ipynb")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
     print("\n" + "\n".join(headlines))
     print(f"Look at {runs}/*.html, {runs}/figures and {runs}/models. Peak memory of a notebook: {peak:.1f} GB.")
+
+
+def execute(notebook: str, parameters: dict, runs: Path) -> nbformat.NotebookNode:
+    """Run a notebook in a process of its own, and write it and its HTML to `runs`, also where it stopped half way."""
+    executed = runs / f"{notebook}.ipynb"
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            ROOT / f"{notebook}.ipynb", executed, parameters, kernel_name="python3", cwd=ROOT, progress_bar=False,
+            stderr_file=sys.stderr, extra_arguments=["--log-level=40"],
+        )  # fmt: skip
+    finally:
+        node = tidy(nbformat.read(executed, as_version=4))
+        nbformat.write(node, executed)
+        executed.with_suffix(".html").write_text(HTMLExporter().from_notebook_node(node)[0], encoding="utf-8")
+    return node
 
 
 def tidy(node: nbformat.NotebookNode) -> nbformat.NotebookNode:

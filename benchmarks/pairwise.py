@@ -15,17 +15,13 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")  # no window
-
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
-from run_notebooks import ROOT
 from src import plots
+from src.records import ROOT
 from src.similarity import pairwise_distribution, within_groups
 
 TURNS, NAIVE_TURNS = 7, 3  # the usual way takes ten times as long
@@ -94,25 +90,37 @@ def draw(times: dict[str, list[float]], peaks: dict[str, float], title: str) -> 
     return figure
 
 
+WAYS = {
+    "bare products": bare_product, "pairwise_distribution": pairwise_distribution,
+    "within_groups, 24 groups": in_groups, "scikit-learn and numpy": scikit_learn,
+}  # fmt: skip
+
+
+def measure_memory(n: int, dim: int) -> dict[str, float]:
+    peaks = {}
+    for name, way in WAYS.items():
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            peaks[name] = process.submit(memory, way, n, dim).result()
+    return peaks
+
+
+def measure_times(n: int, dim: int) -> dict[str, list[float]]:
+    x, times = embeddings(n, dim), {name: [] for name in WAYS}
+    for turn in range(-1, TURNS):  # one to warm up
+        for name, way in WAYS.items():
+            if way is not scikit_learn or 0 <= turn < NAIVE_TURNS:
+                taken = seconds(way, x)
+                times[name] += [taken] if turn >= 0 else []
+    return times
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", type=int, nargs="?", default=20_000)
     parser.add_argument("dimensions", type=int, nargs="?", default=384)
     n, dim = vars(parser.parse_args()).values()
-    ways = {
-        "bare products": bare_product, "pairwise_distribution": pairwise_distribution,
-        "within_groups, 24 groups": in_groups, "scikit-learn and numpy": scikit_learn,
-    }  # fmt: skip
-    peaks = {}
-    for name, way in ways.items():
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            peaks[name] = process.submit(memory, way, n, dim).result()
-    x, times, load = embeddings(n, dim), {name: [] for name in ways}, [os.getloadavg()[0]]
-    for turn in range(-1, TURNS):  # one to warm up
-        for name, way in ways.items():
-            if way is not scikit_learn or 0 <= turn < NAIVE_TURNS:
-                taken = seconds(way, x)
-                times[name] += [taken] if turn >= 0 else []
+    peaks, load = measure_memory(n, dim), [os.getloadavg()[0]]
+    times = measure_times(n, dim)
     load.append(os.getloadavg()[0])
     medians = {name: float(np.median(values)) for name, values in times.items()}
     own = medians["pairwise_distribution"]
@@ -121,7 +129,7 @@ def main() -> None:
         "times faster than scikit-learn and numpy": medians["scikit-learn and numpy"] / own,
         "of the whole for 24 groups": medians["within_groups, 24 groups"] / own,
     }
-    for name in ways:
+    for name in WAYS:
         print(f"{name:25} {medians[name]:6.2f} s, {peaks[name]:.2f} GB more")
     print(f"{n:,} x {dim}, load of the machine {load[0]:.1f} to {load[1]:.1f}")
     for name, ratio in ratios.items():

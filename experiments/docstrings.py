@@ -18,18 +18,17 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset
 
-from experiments.final import CACHE, FIGURES
-from experiments.study import CHOSEN, FITTED_ON, MAX_LENGTH, MODEL, TRAINED_ON
-from run_notebooks import ROOT
+from experiments.final import FIGURES
+from experiments.study import CACHE, CHOSEN, FITTED_ON, MAX_LENGTH, MODEL, SIMCSE, TRAINED_ON
 from src import plots
-from src.corpus import draw_sentences, output_folder
+from src.corpus import draw_sentences, load_pairs
 from src.encoder import load_encoder
-from src.losses import take_apart
-from src.postprocessing import SpectralScaling
-from src.scorecard import lookup, score
-from src.training import TrainingSettings, fine_tune
+from src.records import ROOT, output_folder
+from src.scorecard import score
+from src.similarity import Encode
+from src.training import fine_tune
+from src.transforms import SpectralScaling, with_transform
 
 SENTENCES, PAIRS_PER_GRADE = 6_000, 300
 MODULES = (
@@ -41,8 +40,8 @@ MODULES = (
 ).split()
 RUNS = {
     "topic and facts": {f"stretch {s}": replace(CHOSEN, stretch=s) for s in (1.0, 1.5, 2.0, 2.5)},
-    "SimCSE, temperature 0.4": {"epoch 1": TrainingSettings(temperature=0.4)},
-    "SimCSE, temperature 0.05": {"epoch 1": TrainingSettings()},
+    "SimCSE, temperature 0.4": {"epoch 1": SIMCSE},
+    "SimCSE, temperature 0.05": {"epoch 1": replace(SIMCSE, temperature=0.05)},
 }
 
 
@@ -51,14 +50,11 @@ def docstring_sentences() -> pd.DataFrame:
     rows: dict[str, tuple[str, str]] = {}
     for name in MODULES:
         for member, value in inspect.getmembers(importlib.import_module(name), callable):
-            parts = [
-                value,
-                *(m for k, m in inspect.getmembers(value, callable) if inspect.isclass(value) and k[0] != "_"),
-            ]
-            for part in parts if member[0] != "_" else ():
-                text = re.split(
-                    r"\n(?:Examples|References|See Also|Parameters|Returns)\n-", inspect.getdoc(part) or ""
-                )[0]
+            methods = inspect.getmembers(value, callable) if inspect.isclass(value) else []
+            documented = [value, *(method for name_of_method, method in methods if name_of_method[0] != "_")]
+            for item in documented if member[0] != "_" else ():
+                headings = r"\n(?:Examples|References|See Also|Parameters|Returns)\n-"
+                text = re.split(headings, inspect.getdoc(item) or "")[0]
                 for paragraph in text.split("\n\n"):
                     for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z])", " ".join(paragraph.split())):
                         if re.fullmatch(r"[A-Z][\w\s,.'`():;\-/!?]{38,218}[.!?]", sentence) and "::" not in paragraph:
@@ -69,56 +65,58 @@ def docstring_sentences() -> pd.DataFrame:
     return frame.assign(split=np.where(frame["event"].isin(held_out), "test", "train"))
 
 
-def pairs_of(test: pd.DataFrame) -> pd.DataFrame:
+def draw_pairs(test: pd.DataFrame) -> pd.DataFrame:
     """As many pairs of each grade, drawn from the sentences by rejection."""
     rng, rows = np.random.default_rng(0), {grade: [] for grade in (0, 1, 2)}
-    by = {grade: list(test.groupby(column).indices.values()) for grade, column in ((1, "sport"), (2, "event"))}
-    by = {grade: [group for group in groups if len(group) > 1] for grade, groups in by.items()}
-    by[0] = [np.arange(len(test))]
+    groups_of = {grade: test.groupby(column).indices.values() for grade, column in ((1, "sport"), (2, "event"))}
+    groups_of = {grade: [group for group in groups if len(group) > 1] for grade, groups in groups_of.items()}
+    groups_of[0] = [np.arange(len(test))]
     library, event = test["sport"].str.split(".").str[0].to_numpy(), test["event"].to_numpy()
     while min(map(len, rows.values())) < PAIRS_PER_GRADE:
-        for grade, groups in by.items():
+        for grade, groups in groups_of.items():
             one, two = rng.choice(groups[rng.integers(len(groups))], 2, replace=False)
             fits = (library[one] != library[two], event[one] != event[two], True)[grade]
             if fits and len(rows[grade]) < PAIRS_PER_GRADE:
                 first, second = test.iloc[one], test.iloc[two]
                 rows[grade].append((first["sentence"], second["sentence"], grade, first["event"]))
     columns = ["sentence1", "sentence2", "grade", "sport1"]  # a resampling takes all pairs of a function
-    return pd.DataFrame([row for of_grade in rows.values() for row in of_grade], columns=columns)
+    return pd.DataFrame([row for drawn in rows.values() for row in drawn], columns=columns)
 
 
 def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of deprecated members that are looked at
         frame = docstring_sentences()
-    corpus, test = Dataset.from_pandas(frame), frame[frame["split"] == "test"].reset_index(drop=True)
-    pairs = pairs_of(test)
-    frame.to_csv(output_folder(ROOT / "runs") / "docstrings.csv", index=False)
-    pairs.to_csv(ROOT / "runs" / "docstring_pairs.csv", index=False)
-    training = draw_sentences(corpus, TRAINED_ON, np.random.default_rng(0))
-    sentences = [*test["sentence"], *pairs["sentence1"], *pairs["sentence2"], *training[:FITTED_ON]]
+    test, runs = frame[frame["split"] == "test"].reset_index(drop=True), output_folder(ROOT / "runs")
+    frame.to_csv(runs / "docstrings.csv", index=False)
+    draw_pairs(test).to_csv(runs / "docstring_pairs.csv", index=False)
+    pairs = load_pairs(runs / "docstring_pairs.csv")
+    training = draw_sentences(frame, "train", TRAINED_ON)["sentence"].tolist()
 
-    def point(embeddings: np.ndarray) -> dict[str, tuple[float, float, float]]:
-        card = score(lookup(sentences, embeddings), Dataset.from_pandas(test), pairs, "docstrings")
-        return {m: (card.values[m], *card.interval(m)) for m in ("width", "topic_order")}
+    def point(encode: Encode) -> dict[str, tuple[float, float, float]]:
+        card = score("docstrings", encode, test, pairs)
+        return {measure: card.estimate(measure) for measure in ("width", "topic_order")}
 
-    encoder = load_encoder(MODEL, max_length=MAX_LENGTH, cache=CACHE)
-    base, parts = encoder.encode(sentences), take_apart(training, encoder.encode)
-    scaled = {p: SpectralScaling(p).fit(base[-FITTED_ON:]).transform(base) for p in (0, 0.125, 0.25, 0.5, 0.75)}
-    families = {"base": {"as it is": point(base)}}
-    families["base, sharpened"] = {f"p = {p}": point(embeddings) for p, embeddings in scaled.items()}
-    for family, runs in RUNS.items():
+    base = load_encoder(MODEL, max_length=MAX_LENGTH, cache=CACHE)
+    families = {"base": {"as it is": point(base.encode)}, "base, sharpened": {}}
+    for p in (0, 0.125, 0.25, 0.5, 0.75):
+        sharpened = with_transform(base.encode, SpectralScaling(p), training[:FITTED_ON])
+        families["base, sharpened"][f"p = {p}"] = point(sharpened)
+    for family, settings_by_name in RUNS.items():
         families[family] = {}
-        for name, settings in runs.items():
+        for name, settings in settings_by_name.items():
             tuned = load_encoder(MODEL, max_length=MAX_LENGTH, cache=CACHE)
-            fine_tune(tuned, training, settings, parts=parts if settings.objective == CHOSEN.objective else None)
-            families[family][name] = point(tuned.encode(sentences))
+            fine_tune(tuned, training, settings)
+            families[family][name] = point(tuned.encode)
     title = f"{len(frame):,} docstring sentences, functions held out: {len(test):,} sentences, {len(pairs):,} pairs"
     settings = asdict(CHOSEN) | {"model": MODEL, "train_sentences": len(training), "sentences": len(frame)}
     plots.save_figure(plots.frontier(families, {}, title), FIGURES, "docstrings", settings, families)
-    print(
-        pd.DataFrame({(f, n): {m: v[0] for m, v in p.items()} for f, of in families.items() for n, p in of.items()}).T
-    )
+    widths_and_orders = {
+        (family, name): {measure: estimate[0] for measure, estimate in measures.items()}
+        for family, points in families.items()
+        for name, measures in points.items()
+    }
+    print(pd.DataFrame(widths_and_orders).T)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy import sparse
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import mannwhitneyu, spearmanr
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
-from sklearn.metrics import roc_curve
 
 from src.similarity import Embeddings, PairwiseDistribution, check_rows, check_unit_rows
 
@@ -34,13 +33,12 @@ def order(cosines: Cosines, grades: Grades, among: tuple[int, ...] = ALL_GRADES)
 
 def auc(higher: Cosines, lower: Float[np.ndarray, " others"]) -> float:
     """Probability that a pair of `higher` has a higher cosine than one of `lower`, an equal one counting half: the area
-    under the ROC curve, in [0, 1], by way of ranks (Mann & Whitney 1947)."""
+    under the ROC curve, in [0, 1] (Mann & Whitney 1947)."""
     if not (len(higher) and len(lower) and np.isfinite(higher).all() and np.isfinite(lower).all()):
         raise ValueError(
             f"no AUC of {len(higher)} above {len(lower)} cosines: one or more on each side, none of them NaN"
         )
-    ranks = rankdata(np.concatenate([higher, lower]))[: len(higher)]
-    return float((ranks.sum() / len(higher) - (len(higher) + 1) / 2) / len(lower))
+    return float(mannwhitneyu(higher, lower, method="asymptotic").statistic / (len(higher) * len(lower)))
 
 
 def rung_auc(cosines: Cosines, grades: Grades, k: int) -> float:
@@ -67,30 +65,6 @@ def check_graded(cosines: Cosines, grades: Float[np.ndarray, " others"] | Int[np
         raise ValueError(f"{len(cosines)} cosines, but {len(grades)} grades")
     if len(wrong := np.flatnonzero(~np.isfinite(cosines))):
         raise ValueError(f"the cosine of pair {wrong[0]} is {cosines[wrong[0]]}")
-
-
-# ---- what a threshold makes of it ----
-
-
-def best_threshold(cosines: Cosines, related: Bool[np.ndarray, " pairs"]) -> float:
-    """The cosine at or above which to call two sentences related: where the true positive rate is furthest above the
-    false positive rate (Youden 1950). Choose it on other pairs than those it is judged by.
-
-    Half way to the next lower cosine, so that it depends on no single pair more than it has to.
-    """
-    if len(set(related.tolist())) < 2:
-        raise ValueError(f"{len(related)} pairs, all related or all unrelated: no threshold separates them")
-    false, true, thresholds = roc_curve(related, cosines, drop_intermediate=False)
-    best = int(np.argmax(true - false))
-    return float(thresholds[best : best + 2].mean())
-
-
-def errors_by_grade(cosines: Cosines, grades: Grades, threshold: float, related_from: int) -> dict[int, float]:
-    """Share of each grade's pairs that the threshold gets wrong, in [0, 1]: of grades below `related_from` those that
-    it calls related (false positives), of the others those that it does not (false negatives)."""
-    check_graded(cosines, grades)
-    wrong = (cosines >= threshold) != (grades >= related_from)
-    return {int(grade): float(wrong[grades == grade].mean()) for grade in np.unique(grades)}
 
 
 def word_overlap(train: Sequence[str], first: Sequence[str], second: Sequence[str]) -> dict[str, Cosines]:
@@ -132,14 +106,12 @@ def uniformity(distribution: PairwiseDistribution) -> float:
     return float(np.log(np.average(np.exp(-4 + 4 * centres), weights=distribution.counts)))
 
 
-def effective_rank(embeddings: Float[np.ndarray, "n dim"], weights: Float[np.ndarray, " n"] | None = None) -> float:
-    """exp(entropy of the normalised singular values of the centred matrix), in [1, dim] (Roy & Vetterli 2007); each row
-    counts once, or `weights` times."""
+def effective_rank(embeddings: Float[np.ndarray, "n dim"]) -> float:
+    """exp(entropy of the normalised singular values of the centred matrix), in [1, dim] (Roy & Vetterli 2007)."""
     check_rows(embeddings)
     if not np.ptp(embeddings, 0).any():
         raise ValueError(f"all {len(embeddings)} rows are equal: they differ in no direction")
-    weights = np.ones(len(embeddings)) if weights is None else weights
-    centred = (embeddings - np.average(embeddings, 0, weights)) * np.sqrt(weights)[:, None]
+    centred = embeddings - embeddings.mean(0)
     # the smaller of the two products has the same eigenvalues, but for zeros
     products = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
     values = np.sqrt(np.clip(np.linalg.eigvalsh(products), 0, None))

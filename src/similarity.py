@@ -5,10 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from scipy import sparse
 from tqdm import tqdm
+
+from src.transforms import Encode
 
 BINS = 4000  # of width 0.0005 over [-1, 1]: no quantile is off by more than that
 Embeddings = Float[np.ndarray, "n dim"] | sparse.spmatrix | sparse.sparray
@@ -37,10 +40,10 @@ class PairwiseDistribution:
         cumulative = np.concatenate([[0], np.cumsum(self.counts)])
         return float(np.interp(cosine, self.edges, cumulative) / cumulative[-1])
 
-    def quantile_interval(self, q: float, confidence: float = 0.95) -> tuple[float, float]:
-        """Where the quantile of *all* pairs lies with this confidence, for every q at once: the band of Dvoretzky,
-        Kiefer and Wolfowitz with Massart's constant (1990). Of an exact distribution, twice the quantile."""
-        band = math.sqrt(math.log(2 / (1 - confidence)) / (2 * self.counts.sum())) if self.sampled else 0.0
+    def quantile_interval(self, q: float) -> tuple[float, float]:
+        """Where the quantile of *all* pairs lies, with a confidence of 95 % for every q at once: the band of Dvoretzky,
+        Kiefer and Wolfowitz with Massart's constant (1990). An exact distribution gives the quantile twice."""
+        band = math.sqrt(math.log(2 / 0.05) / (2 * self.counts.sum())) if self.sampled else 0.0
         return self.quantile(max(q - band, 0)), self.quantile(min(q + band, 1))
 
     @property
@@ -112,6 +115,11 @@ def within_groups(embeddings: Embeddings, groups: Sequence | np.ndarray) -> dict
     }
 
 
+def mean_width_within(embeddings: Embeddings, groups: Sequence | np.ndarray) -> float:
+    """The width among relatively similar sentences: the mean over groups of the width within each."""
+    return float(np.mean([distribution.width for distribution in within_groups(embeddings, groups).values()]))
+
+
 def _all_blocks(embeddings: Embeddings) -> Iterator[Float[torch.Tensor, " pairs"]]:
     n = embeddings.shape[0]
     if not sparse.issparse(embeddings):
@@ -150,6 +158,11 @@ def paired_cosines(first: Embeddings, second: Embeddings) -> Float[np.ndarray, "
     if first.shape != second.shape:
         raise ValueError(f"embeddings of shape {first.shape} and of shape {second.shape} are not paired row by row")
     return _row_products(first, second)
+
+
+def cosines_of_pairs(encode: Encode, pairs: pd.DataFrame) -> Float[np.ndarray, " pairs"]:
+    """Cosine of `sentence1` and `sentence2` in each row of a table of pairs."""
+    return paired_cosines(encode(pairs["sentence1"].tolist()), encode(pairs["sentence2"].tolist()))
 
 
 def _row_products(first: Embeddings, second: Embeddings) -> Float[np.ndarray, " n"]:

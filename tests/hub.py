@@ -1,38 +1,58 @@
-"""A stand-in for the hub: as much of it as downloads need."""
+"""A stand-in for the hub, in this process: as much of it as downloads need."""
 
 import json
-import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-
-def stand_in_hub(files: dict[str, Path], home: Path) -> tuple[ThreadingHTTPServer, dict[str, str]]:
-    """A server of models and datasets, `files` maps owner/name to a folder, whose `sent` logs downloads; and the
-    environment of a process that takes it for the hub and has its cache in `home`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.files, server.sent = files, []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server, os.environ | {
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(home), "HF_HUB_OFFLINE": "0",
-        "PYTHONPATH": str(Path(__file__).parent.parent),
-    }  # fmt: skip
+import pytest
 
 
-class Hub(BaseHTTPRequestHandler):
+def use_hub(monkeypatch: pytest.MonkeyPatch, port: int, home: Path, offline: bool = False) -> None:
+    """From now on what listens at the port is the hub, and `home` is where downloads are kept.
+
+    The libraries read the environment when they are imported, so their constants are set instead.
+    """
+    endpoint = f"http://127.0.0.1:{port}"
+    for name, value in {
+        "huggingface_hub.constants.ENDPOINT": endpoint,
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE": endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+        "huggingface_hub.constants.HF_HUB_CACHE": str(home / "hub"),
+        "huggingface_hub.constants.HF_HUB_OFFLINE": offline,
+        "datasets.config.HF_ENDPOINT": endpoint,
+        "datasets.config.HF_DATASETS_CACHE": home / "datasets",
+        "datasets.config.HF_HUB_OFFLINE": offline,
+    }.items():
+        monkeypatch.setattr(name, value)
+
+
+class StandInHub(ThreadingHTTPServer):
+    """Models and datasets: `folders` maps owner/name to the folder of its files, `sent` logs downloads."""
+
+    def __init__(self, folders: dict[str, Path]):
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.folders, self.sent = folders, []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Answers(BaseHTTPRequestHandler):
     def do_GET(self):
         path = self.path.split("?")[0]
-        parts = path.removeprefix("/api").removeprefix("/models").removeprefix("/datasets").strip("/").split("/")
-        folder, file = self.server.files.get("/".join(parts[:2])), "/".join(parts[4:])
+        names = path.removeprefix("/api").removeprefix("/models").removeprefix("/datasets").strip("/").split("/")
+        folder, file = self.server.folders.get("/".join(names[:2])), "/".join(names[4:])
         if folder and path.startswith("/api/"):
             sizes = {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
             listing = [{"type": "file", "path": name, "size": size, "oid": "b" * 40} for name, size in sizes.items()]
             siblings = [{"rfilename": name} for name in sizes]
-            info = {"id": "/".join(parts[:2]), "sha": "a" * 40, "siblings": siblings, "tags": []}
+            info = {"id": "/".join(names[:2]), "sha": "a" * 40, "siblings": siblings, "tags": []}
             self.answer(json.dumps(listing if "/tree/" in path else info).encode(), "application/json")
         elif folder and (folder / file).is_file():
             if self.command == "GET":
-                self.server.sent.append("/".join([parts[1], file]))
+                self.server.sent.append("/".join([names[1], file]))
             content = (folder / file).read_bytes()
             self.answer(content, "application/octet-stream", ETag=f'"{hash(content)}"')
         else:
@@ -43,9 +63,8 @@ class Hub(BaseHTTPRequestHandler):
 
     def answer(self, body, kind, status=200, **headers):
         self.send_response(status)
-        for key, value in (
-            {"Content-Type": kind, "Content-Length": len(body), "X-Repo-Commit": "a" * 40} | headers
-        ).items():
+        headers = {"Content-Type": kind, "Content-Length": len(body), "X-Repo-Commit": "a" * 40} | headers
+        for key, value in headers.items():
             self.send_header(key, value)
         self.end_headers()
         if self.command == "GET":

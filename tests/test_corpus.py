@@ -2,43 +2,42 @@ import json
 import os
 import random
 import re
-import subprocess
-import sys
 
-import numpy as np
+import pandas as pd
 import pytest
 from datasets import Dataset
 
+from src import corpus, hub
 from src.corpus import (
     check_sentences,
     describe,
+    draw_sentences,
+    general_language_pairs,
     load_pairs,
     load_sentences,
-    names_and_numbers,
     near_duplicates,
-    output_folder,
     split_sentences,
-    swap_names,
-    write_atomically,
 )
-from tests.hub import stand_in_hub
+from tests.hub import StandInHub, use_hub
 
-ROWS = ["NA", "None", 'a "quoted", sentence', "Ünïcode ⚽", "null"]
+ROWS = ["NA", "None", 'a "quoted", sentence', "Ünïcode ⚽", "null", "007", "2024-01-31", "one\u2028line"]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt", ".jsonl", ".parquet"])
 def test_every_format_and_the_sentence_na(tmp_path, suffix):
-    path, dataset = tmp_path / f"corpus{suffix}", Dataset.from_dict({"sentence": ROWS, "sport": list("abcde")})
+    path, table = tmp_path / f"corpus{suffix}", pd.DataFrame({"sentence": ROWS, "sport": list("abcdefgh")})
     if suffix == ".txt":
         path.write_text("\n".join(ROWS) + "\n")
     elif suffix in (".csv", ".tsv"):
-        dataset.to_csv(path, sep="," if suffix == ".csv" else "\t")
+        table.to_csv(path, sep="," if suffix == ".csv" else "\t", index=False)
+    elif suffix == ".jsonl":
+        table.to_json(path, orient="records", lines=True, force_ascii=False)
     else:
-        {".jsonl": dataset.to_json, ".parquet": dataset.to_parquet}[suffix](path)
+        table.to_parquet(path)
     before = path.read_bytes()
     loaded = load_sentences(path)
-    assert loaded["sentence"][:] == ROWS
-    assert suffix == ".txt" or loaded["sport"][:] == list("abcde")
+    assert loaded["sentence"].tolist() == ROWS
+    assert suffix == ".txt" or loaded["sport"].tolist() == list("abcdefgh")
     assert path.read_bytes() == before
 
 
@@ -49,28 +48,30 @@ def test_an_edited_file_is_read_anew(tmp_path):
     load_sentences(path)
     path.write_text("six\nten\n")
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    assert load_sentences(path)["sentence"][:] == ["six", "ten"]
+    assert load_sentences(path)["sentence"].tolist() == ["six", "ten"]
 
 
 def test_another_column(tmp_path):
     path = tmp_path / "corpus.csv"
     path.write_text("id,words\n1,left hook\n2,right hook\n")
-    assert load_sentences(path, "words").column_names == ["id", "sentence"]
-    with pytest.warns(UserWarning, match=r"no column 'sentence': the sentences are those of 'words'"):
-        assert load_sentences(path)["sentence"][:] == ["left hook", "right hook"]  # the only one with text
+    assert list(load_sentences(path, "words")) == ["id", "sentence"]
+    with pytest.warns(UserWarning, match="'words' holds the sentences"):
+        assert load_sentences(path)["sentence"].tolist() == ["left hook", "right hook"]  # the only one with text
     path.write_text("title,words\nboxing,left hook\nboxing,right hook\n")
-    with pytest.raises(ValueError, match="no column 'sentence', only title, words: set text_column"):
+    with pytest.raises(ValueError, match="only title, words: set text_column"):
         load_sentences(path)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("sentence\n", "no rows could be read from"),
-        ("", "no rows could be read from"),
-        ("sentence\nalone\n", "has 1 sentences: at least 2"),
-        ("sentence\n12\n13\n", "row 1: 12 is no text but int"),
-        ('sentence\nfine\n"  "\n', "has 1 sentences: at least 2"),  # the blank one is no sentence
+        ("sentence\n", "has no rows"),
+        ("", "cannot be read"),
+        ("sentence\nalone\n", "has 1 sentences"),
+        ("sentence\n12\n13\n", "row 1: 12 "),
+        ('sentence\nfine\n"  "\n', "has 1 sentences"),  # the blank one is no sentence
+        ("sentence,sport\nfine,golf\na comma, unquoted,golf\n", "cannot be read"),
+        ("sentence,sport\na comma, unquoted,golf\nanother, unquoted,golf\n", "cannot be read"),
     ],
 )
 def test_bad_rows_are_named(tmp_path, content, message):
@@ -80,18 +81,20 @@ def test_bad_rows_are_named(tmp_path, content, message):
         load_sentences(path)
 
 
-def test_null_in_a_json_file(tmp_path):
+def test_texts_of_a_json_file_stay_texts(tmp_path):
     path = tmp_path / "corpus.jsonl"
+    path.write_text("\n".join(json.dumps({"sentence": s}) for s in ("007", "12")))
+    assert load_sentences(path)["sentence"].tolist() == ["007", "12"]
     path.write_text("\n".join(json.dumps({"sentence": s}) for s in ("fine", None, "fine too")))
-    with pytest.raises(ValueError, match="row 2: None is no text but NoneType"):
+    with pytest.raises(ValueError, match="row 2: "):
         load_sentences(path)
 
 
 def test_missing_file_and_unknown_format(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no file .*sport_sentences\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"sport_sentences\.csv"):
         load_sentences(tmp_path / "sport_sentences.csv")
     (tmp_path / "corpus.docx").touch()
-    with pytest.raises(ValueError, match=r"is a \.docx file: one of the formats that can be read is needed, \.csv"):
+    with pytest.raises(ValueError, match=r"\.docx file.*\.csv"):
         load_sentences(tmp_path / "corpus.docx")
 
 
@@ -101,76 +104,55 @@ def test_pairs_need_their_columns(tmp_path):
     with pytest.raises(ValueError, match="no column 'grade'"):
         load_pairs(path)
     path.write_text("sentence1,sentence2,grade\nNA,b,0\nc,d,4\n")
-    assert load_pairs(path)["sentence1"][:] == ["NA", "c"]
+    assert load_pairs(path)["sentence1"].tolist() == ["NA", "c"]
+    path.write_text('sentence1,sentence2,grade\na,b,0\nc," ",4\n')
+    with pytest.raises(ValueError, match="sentence2, row 2"):
+        load_pairs(path)
+
+
+def test_kind_and_split_of_pairs_are_filled_in(tmp_path):
+    path = tmp_path / "pairs.csv"
+    pairs = pd.DataFrame({"sentence1": [f"s{row // 2}" for row in range(400)], "sentence2": "other", "grade": 1})
+    pairs.to_csv(path, index=False)
+    loaded, again, other = (load_pairs(path, seed) for seed in (0, 0, 1))
+    assert set(loaded["kind"]) == {"balanced"}
+    assert loaded["split"].tolist() == again["split"].tolist() != other["split"].tolist()
+    assert set(loaded["split"]) == {"validation", "test"}
+    assert 150 < (loaded["split"] == "test").sum() < 250
+    assert (loaded.groupby("sentence1")["split"].nunique() == 1).all()  # a first sentence is on one side
+    pairs.assign(kind="control", split="train").to_csv(path, index=False)
+    assert load_pairs(path)[["kind", "split"]].drop_duplicates().values.tolist() == [["control", "train"]]
 
 
 def test_split_is_seeded_and_in_proportion():
-    dataset = Dataset.from_dict({"sentence": [str(i) for i in range(200)]})
-    splits = [split_sentences(dataset, seed)["split"][:] for seed in (0, 0, 1)]
+    table = pd.DataFrame({"sentence": [str(i) for i in range(200)]})
+    splits = [split_sentences(table, seed)["split"].tolist() for seed in (0, 0, 1)]
     assert splits[0] == splits[1] != splits[2]
     assert [splits[0].count(s) for s in ("train", "validation", "test")] == [140, 20, 40]
-    twice = Dataset.from_dict({"sentence": [str(i) for i in range(200)] * 2})
-    one, other = np.array(split_sentences(twice)["split"][:]).reshape(2, 200)
+    twice = split_sentences(pd.concat([table, table], ignore_index=True))
+    one, other = twice["split"].to_numpy().reshape(2, 200)
     assert (one == other).all()  # or a test sentence would have been trained on
-    own = dataset.add_column("split", ["train"] * 100 + ["test"] * 100)
+    own = table.assign(split=["train"] * 100 + ["test"] * 100)
     assert split_sentences(own) is own
+    assert "split" not in table
 
 
-def test_output_folder_that_cannot_be_written(tmp_path):
-    assert output_folder(tmp_path / "a" / "b").is_dir()
-    (tmp_path / "file").touch()
-    with pytest.raises(PermissionError, match="cannot be written to"):
-        output_folder(tmp_path / "file" / "below")
-    with pytest.raises(PermissionError, match="cannot be written to"):
-        output_folder("/proc/nothing")
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "result.json"
-    write_atomically(path, lambda p: p.write_text("old"))
-
-    def fail(p):
-        p.write_text("half")
-        raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        write_atomically(path, fail)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+def test_sentences_are_drawn_of_one_split_and_none_twice():
+    table = pd.DataFrame({"sentence": [f"s{row % 50}" for row in range(100)], "split": ["train"] * 75 + ["test"] * 25})
+    drawn = draw_sentences(table, "train", 30)
+    assert len(set(drawn["sentence"])) == len(drawn) == 30
+    assert set(drawn["split"]) == {"train"}
+    assert drawn.index.tolist() == list(range(30))
+    assert drawn.equals(draw_sentences(table, "train", 30, seed=0))
+    assert not drawn.equals(draw_sentences(table, "train", 30, seed=1))
+    assert drawn.equals(draw_sentences(table[::-1], "train", 30))  # the order of the file does not matter
+    assert sorted(draw_sentences(table, "test", 99)["sentence"]) == sorted(f"s{row}" for row in range(25, 50))
 
 
 def test_check_sentences_takes_lists():
     check_sentences(["a", "b"])
-    with pytest.raises(ValueError, match="row 2: 3 is no text"):
+    with pytest.raises(ValueError, match="row 2: 3 "):
         check_sentences(["a", 3])
-
-
-def test_names_are_found_in_raw_text():
-    sentences = [
-        "Goal! Ana Silva-Reyes scores in the 74th minute for Rovers: Silva-Reyes again.",
-        "The keeper of rovers is beaten 3.5 times a match, says Ana.",
-        "“Ana is the best”, they say. Minutes later it is two.",
-    ]
-    assert names_and_numbers(sentences) == [
-        ["Ana", "Silva-Reyes", "74th", "Silva-Reyes"],  # Rovers is written small elsewhere; Goal begins a sentence
-        ["3.5", "Ana"],
-        ["Ana"],
-    ]
-
-
-def test_swapping_keeps_what_happens():
-    sentences = [f"In {place} it was {who} {who} who hit {n} fours." for place, who, n in
-                 (("Ely", "Bo", 7), ("Bath", "Cy", 81), ("Hove", "Di", 305))]  # fmt: skip
-    found = names_and_numbers(sentences)
-    copies = swap_names(sentences, found, seed=1)
-    assert copies == swap_names(sentences, found, seed=1) != swap_names(sentences, found, seed=2)
-    for copy in copies:
-        place, who, again, number = re.fullmatch(r"In (\w+) it was (\w+) (\w+) who hit (\d+) fours\.", copy).groups()
-        assert who == again != place
-        assert [place, who, who, number] in found  # all from one and the same sentence
-    assert swap_names(["Only 7 for Bo"] + [""] * 99, [["7", "Bo"]] + [["8", "Cy"]] + [[]] * 98, 0)[0][:6] == "Only 8"
-    assert swap_names(["no name here", "none here"], [[], []], 0) == ["no name here", "none here"]
-    assert swap_names(["Only 7 for Bo", "Only 7 for Bo"], [["7", "Bo"], ["7", "Bo"]], 0) == ["Only 7 for Bo"] * 2
 
 
 @pytest.mark.parametrize("suffix", ["txt", "csv", "tsv", "jsonl"])
@@ -179,9 +161,9 @@ def test_swapping_keeps_what_happens():
     [
         (
             lambda text: text.replace("ü", "u").encode().replace(b"Fu", b"F\xfc"),
-            "byte 0xfc is no UTF-8. Save the file in UTF-8",
+            "byte 0xfc",
         ),
-        (lambda text: text.replace("ü", "\0").encode(), "a NUL byte; is it a text file, in UTF-8"),
+        (lambda text: text.replace("ü", "\0").encode(), "a NUL byte"),
     ],
 )
 def test_the_line_that_is_no_utf_8_is_named(tmp_path, suffix, spoil, message):
@@ -205,20 +187,20 @@ def test_a_byte_order_mark_is_no_part_of_a_sentence(tmp_path, suffix):
     }
     path = tmp_path / f"corpus.{suffix}"
     path.write_bytes(b"\xef\xbb\xbf" + content[suffix].encode())
-    assert load_sentences(path)["sentence"][:] == ["one", "two"]
+    assert load_sentences(path)["sentence"].tolist() == ["one", "two"]
 
 
 def test_blank_rows_are_left_out_and_counted_and_a_folder_is_one_corpus(tmp_path):
     (tmp_path / "a.txt").write_text("one\n\n  \n")
     (tmp_path / "b.txt").write_text("two\nthree\u2028and on\n")
-    with pytest.warns(UserWarning, match="2 blank rows of 5 were left out"):
-        assert load_sentences(tmp_path)["sentence"][:] == ["one", "two", "three\u2028and on"]
+    with pytest.warns(UserWarning, match="2 blank rows of 5"):
+        assert load_sentences(tmp_path)["sentence"].tolist() == ["one", "two", "three\u2028and on"]
     (tmp_path / "c.csv").touch()
-    with pytest.raises(ValueError, match=r"holds \.csv and \.txt: one of the formats that can be read is needed"):
+    with pytest.raises(ValueError, match=r"\.csv and \.txt"):
         load_sentences(tmp_path)
     rows = [{"sentence": s} for s in ("one", " ", None, "four")]
     (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(ValueError, match="row 3: None is no text"):  # the blank one counts
+    with pytest.raises(ValueError, match="row 3: "):  # the blank one counts
         load_sentences(tmp_path / "d.jsonl")
 
 
@@ -233,35 +215,26 @@ def test_near_duplicates_are_those_of_a_naive_search():
     sentences += [sentence + digit for sentence in sentences[:20] for digit in "12"]
     rng.shuffle(sentences)
 
+    digits = [re.sub(r"\D", "", sentence) for sentence in sentences]
+    squeezed = [" ".join(sentence.split()) for sentence in sentences]
+    runs = [{text[k : k + 5] for k in range(len(text) - 4)} for text in squeezed]
+
     def alike(one, other):
-        if re.sub(r"\D", "", one) != re.sub(r"\D", "", other):
+        if digits[one] != digits[other]:
             return 0
-        one, other = (" ".join(sentence.split()) for sentence in (one, other))
-        runs = [{s[k : k + 5] for k in range(len(s) - 4)} for s in (one, other)]
-        return len(runs[0] & runs[1]) / len(runs[0] | runs[1])
+        return len(runs[one] & runs[other]) / len(runs[one] | runs[other])
 
     for similarity in (0.85, 0.9, 1.0):
         kept, expected = [], []
-        for row, sentence in enumerate(sentences):
-            found = any(alike(sentence, sentences[other]) >= similarity for other in kept)
-            (expected if found else kept).append(row)
+        for row in range(len(sentences)):
+            repeats = any(alike(row, other) >= similarity for other in kept)
+            (expected if repeats else kept).append(row)
         assert 10 < len(expected) < 200
         assert near_duplicates(sentences, similarity) == expected
-    with pytest.raises(ValueError, match=r"similarity is 0\.7: from 0\.8 on two sentences are near-duplicates"):
+    with pytest.raises(ValueError, match=r"similarity is 0\.7"):
         near_duplicates(sentences, 0.7)
-    different = [
-        "1.5 goals",
-        "15 goals",
-        "-5 degrees",
-        "5 degrees",
-        "C++",
-        "C#",
-        "C",
-        "राम ने फल खाया",
-        "राम ने फूल खाया",
-        "⚽",
-        "🏀",
-    ]
+    different = ["1.5 goals", "15 goals", "-5 degrees", "5 degrees", "C++", "C#", "C", "⚽", "🏀"]
+    different += ["राम ने फल खाया", "राम ने फूल खाया"]
     assert near_duplicates(different) == []
 
 
@@ -269,12 +242,11 @@ def test_near_duplicates_are_left_out_and_counted_where_asked(tmp_path):
     path, one = tmp_path / "corpus.txt", "The keeper of the home side saved it with the tip of a glove"
     path.write_text("\n".join([one, one.upper() + "!", " ", one, "⚽", "🏀", "ok", "no"]))
     with pytest.warns(UserWarning) as warned:
-        assert load_sentences(path, duplicates_from=0.9)["sentence"][:] == [one, "⚽", "🏀", "ok", "no"]
-    assert [str(warning.message).removeprefix(str(path)) for warning in warned] == [
-        ": 1 blank rows of 8 were left out",
-        f": 2 sentences of 7 repeat an earlier one and were left out, "
-        f"such as {one.upper() + '!'!r} (duplicates_from = 0.9; None keeps them)",
-    ]
+        assert load_sentences(path, duplicates_from=0.9)["sentence"].tolist() == [one, "⚽", "🏀", "ok", "no"]
+    blank, repeats = (str(warning.message) for warning in warned)
+    assert "1 blank rows of 8" in blank
+    assert "2 sentences of 7" in repeats
+    assert repr(one.upper() + "!") in repeats
     with pytest.warns(UserWarning, match="1 blank rows"):
         assert len(load_sentences(path)) == 7  # all are kept unless asked
 
@@ -282,18 +254,18 @@ def test_near_duplicates_are_left_out_and_counted_where_asked(tmp_path):
 def test_columns_of_groups_and_another_text_beside_a_sentence(tmp_path):
     path = tmp_path / "corpus.csv"
     path.write_text("sentence,text,sport,year\nold,one,1,1999\nold,two,2,1999\nold,three,2,1999\n")
-    groups = {"sport": ["1", "2", "2"], "year": [1999] * 3}
-    assert load_sentences(path, "text")[:] == {"sentence": ["one", "two", "three"]} | groups
+    expected = {"sentence": ["one", "two", "three"], "sport": ["1", "2", "2"], "year": [1999] * 3}
+    assert load_sentences(path, "text").to_dict("list") == expected
     path = tmp_path / "corpus.jsonl"
     path.write_text("\n".join(json.dumps({"sentence": s, "sport": g}) for s, g in zip("abc", ("x", None, None))))
-    assert load_sentences(path)["sport"][:] == ["x", "", ""]
+    assert load_sentences(path)["sport"].tolist() == ["x", "", ""]
 
 
 def test_splits_that_cannot_be_used_are_refused():
-    with pytest.raises(ValueError, match="4 sentences are too few to train on some and test on others"):
-        split_sentences(Dataset.from_dict({"sentence": list("abcd")}))
-    with pytest.raises(ValueError, match="column split holds dev, train: train and test are needed"):
-        split_sentences(Dataset.from_dict({"sentence": list("ab"), "split": ["train", "dev"]}))
+    with pytest.raises(ValueError, match="4 sentences are too few"):
+        split_sentences(pd.DataFrame({"sentence": list("abcd")}))
+    with pytest.raises(ValueError, match="holds dev, train"):
+        split_sentences(pd.DataFrame({"sentence": list("ab"), "split": ["train", "dev"]}))
 
 
 def test_a_path_is_not_looked_for_on_the_hub(monkeypatch):
@@ -305,10 +277,9 @@ def test_a_path_is_not_looked_for_on_the_hub(monkeypatch):
 
 def test_a_corpus_is_described():
     sentences = ["Гол! Great goal", "Гол! Great goal!", "one", "one"]
-    assert describe(sentences, lengths=[5, 6, 3, 3], max_length=5) == {
+    assert describe(sentences, token_counts=[5, 6, 3, 3], max_length=5) == {
         "sentences": "4",
         "repeats": "1",
-        "repeats but for a few letters": "2",
         "words": "2 in the median, 1 to 3",
         "tokens": "4 in the median, 3 to 6",
         "longer than 5 tokens": "1",
@@ -316,25 +287,35 @@ def test_a_corpus_is_described():
     }
 
 
-def test_a_hub_dataset_is_a_corpus_and_is_found_again_offline(tmp_path):
+def test_a_hub_dataset_is_a_corpus_and_is_used_again_offline(tmp_path, monkeypatch):
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "train.csv").write_text("text,label\nleft hook,1\nright hook,2\n")
-    server, environment = stand_in_hub({"owner/corpus": tmp_path / "corpus"}, tmp_path / "home")
-    script = (
-        "import sys; from src.corpus import load_sentences\n"
-        "try: print(load_sentences(sys.argv[1])['sentence'][:])\n"
-        "except Exception as error: print(type(error).__name__, error)"
-    )
+    server = StandInHub({"owner/corpus": tmp_path / "corpus"})
+    use_hub(monkeypatch, server.server_port, tmp_path / "home")
+    assert load_sentences("owner/corpus")["sentence"].tolist() == ["left hook", "right hook"]
+    with pytest.raises(FileNotFoundError, match="owner/none is no file here, and no dataset of the hub: 404"):
+        load_sentences("owner/none")
+    server.close()
+    monkeypatch.setattr(hub, "SECONDS", 0.5)
+    with pytest.raises(ConnectionError, match=r"owner/corpus.* did not answer"):
+        load_sentences("owner/corpus")
+    use_hub(monkeypatch, server.server_port, tmp_path / "home", offline=True)
+    assert load_sentences("owner/corpus")["sentence"].tolist() == ["left hook", "right hook"]
 
-    def load(name, offline="0"):
-        run = [sys.executable, "-c", script, name]
-        environment["HF_HUB_OFFLINE"] = offline
-        return subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60).stdout
 
-    assert load("owner/corpus") == "['left hook', 'right hook']\n"
-    assert load("owner/none").startswith("FileNotFoundError owner/none is no file here, and no dataset of the hub: 404")
-    server.shutdown()
-    server.server_close()
-    message = "ConnectionError owner/corpus is no file here, and the hub, which may have it, did not answer"
-    assert load("owner/corpus").startswith(message)
-    assert load("owner/corpus", offline="1") == "['left hook', 'right hook']\n"
+def test_general_language_is_from_the_hub_or_from_the_control_set(monkeypatch):
+    stsb = Dataset.from_dict({"sentence1": ["a"], "sentence2": ["b"], "score": [0.4]})
+    monkeypatch.setattr(corpus, "ask_hub", lambda question: None)
+    monkeypatch.setattr(corpus, "load_dataset", lambda name, split: stsb)
+    pairs, name = general_language_pairs()
+    assert name == "STS-B test"
+    assert pairs.to_dict("list") == {"sentence1": ["a"], "sentence2": ["b"], "grade": [0.4], "kind": ["balanced"]}
+
+    def fail(question):
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(corpus, "ask_hub", fail)
+    pairs, name = general_language_pairs()
+    assert "control set" in name
+    assert pairs["grade"].value_counts().to_dict() == dict.fromkeys(range(5), 80)
+    assert pairs["template1"].str.split("/").str[0].nunique() >= 15

@@ -9,7 +9,7 @@ def test_grades_follow_from_where_sentences_stand(monkeypatch):
         (f"{library}.{module}.f{function} says {k}", f"{library}.{module}", f"{library}.{module}.f{function}")
         for library in ("scipy", "numpy") for module in "ab" for function in range(3) for k in range(3)
     ]  # fmt: skip
-    pairs = docstrings.pairs_of(pd.DataFrame(rows, columns=["sentence", "sport", "event"]))
+    pairs = docstrings.draw_pairs(pd.DataFrame(rows, columns=["sentence", "sport", "event"]))
     assert pairs["grade"].value_counts().to_dict() == {0: 20, 1: 20, 2: 20}
     for one, two, grade, function in pairs.itertuples(index=False):
         first, second = (sentence.split()[0].split(".") for sentence in (one, two))

@@ -1,21 +1,27 @@
-"""What is different on a GPU, held against the CPU. Skipped without one, and by `make test`: run `make test-gpu`."""
+"""What is different on a GPU, held against the CPU. `make test` skips it; `make test-gpu` runs it, and needs a GPU."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from src import encoder as encoder_module
 from src import training
 from src.encoder import load_encoder
+from src.settings import TrainingSettings
 from src.similarity import pairwise_distribution
-from src.training import Objective, TrainingSettings, fine_tune
+from src.training import batch_loss, embed_views, fine_tune
 
+if os.environ.get("TESTS_OF") == "gpu" and not torch.cuda.is_available():
+    pytest.fail("make test-gpu needs a GPU, and torch sees none: nothing was tested", pytrace=False)
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is visible")
-FP32 = TrainingSettings(epochs=2, batch_size=16, learning_rate=1e-3, precision="fp32")
+FP32 = TrainingSettings("simcse", epochs=2, batch_size=16, learning_rate=1e-3, precision="fp32")  # 4 steps an epoch
 
 
-class Killed(Exception):
+class Stopped(Exception):
     pass
 
 
@@ -26,8 +32,10 @@ def test_what_is_chosen_on_a_gpu(tiny):
     assert next(tiny.model.parameters()).dtype == torch.float32  # what is evaluated
 
 
-def test_embeddings_are_those_of_the_cpu(tiny, some_sentences):
-    on_gpu = [tiny.encode(some_sentences, batch_size=size, progress=False) for size in (None, 5)]
+def test_embeddings_are_those_of_the_cpu(tiny, some_sentences, monkeypatch):
+    on_gpu = [tiny.encode(some_sentences, progress=False)]
+    monkeypatch.setattr(encoder_module, "GPU_TOKENS", 64)  # several batches
+    on_gpu.append(tiny.encode(some_sentences, progress=False))
     tiny.model.cpu()
     on_cpu = tiny.encode(some_sentences, progress=False)
     assert all(np.abs(embeddings - on_cpu).max() < 1e-5 for embeddings in on_gpu)
@@ -42,53 +50,78 @@ def test_pairs_are_counted_as_on_the_cpu(unit_rows, monkeypatch):
     assert np.abs(np.cumsum(on_gpu.counts - on_cpu.counts)).max() < 1e-4 * on_cpu.counts.sum()  # on a bin's edge
 
 
+def loss_and_gradients(encoder, tokens, targets, rows, settings):
+    encoder.model.zero_grad()
+    loss = batch_loss(embed_views(encoder, tokens, rows, settings.gradient_caching), targets, settings)
+    loss.backward()
+    named = encoder.model.named_parameters()
+    return loss.item(), {name: p.grad.cpu() for name, p in named if p.grad is not None}
+
+
 @pytest.mark.parametrize("objective", ["simcse", "topic_and_facts"])
 def test_loss_and_gradient_are_those_of_the_cpu(tiny, some_sentences, objective):
-    """Dropout off: the two devices draw other masks."""
-    tokens, rows = tiny.tokenize(some_sentences), torch.arange(20)
-    targets = torch.nn.functional.normalize(torch.randn(len(tokens), 8), dim=-1) if "topic" in objective else None
-    settings, found = replace(FP32, objective=objective, temperature=0.4), []
+    """Dropout is off, because the two devices draw other masks."""
+    tokens, rows = [tiny.tokenize(some_sentences)] * (2 if objective == "simcse" else 1), list(range(20))
+    targets = F.normalize(torch.randn(20, 8)) if objective == "topic_and_facts" else None
+    settings, results = replace(FP32, objective=objective, temperature=0.4), []
     for device in ("cuda", "cpu"):
-        tiny.model.to(device).zero_grad()
-        loss = Objective(tiny, settings, [tokens] * (1 if "topic" in objective else 2), targets)(rows)["loss"]
-        loss.backward()
-        named = tiny.model.named_parameters()
-        found.append((loss.item(), {name: p.grad.cpu() for name, p in named if p.grad is not None}))
-    (on_gpu, gradients), (on_cpu, expected) = found
+        tiny.model.to(device)
+        own = None if targets is None else targets.to(device)
+        results.append(loss_and_gradients(tiny, tokens, own, rows, settings))
+    (on_gpu, gradients), (on_cpu, expected) = results
     assert on_gpu == pytest.approx(on_cpu, abs=1e-5)
     assert all(torch.allclose(gradients[name], expected[name], atol=1e-5) for name in expected)
 
 
 def test_gradient_caching_replays_the_masks(tiny, some_sentences, monkeypatch):
-    for name in ("CHUNK_ON_GPU", "CACHED_CHUNK_ON_GPU"):
+    for name in ("GPU_CHUNK", "CACHED_GPU_CHUNK"):
         monkeypatch.setattr(training, name, 16)  # several chunks
-    tokens, found = [tiny.tokenize(some_sentences)] * 2, []
+    tokens, results = [tiny.tokenize(some_sentences)] * 2, []
+    tiny.model.train()
     for caching in (False, True):
-        tiny.model.train().zero_grad()
         torch.manual_seed(7)
-        Objective(tiny, replace(FP32, gradient_caching=caching), tokens)(torch.arange(50))["loss"].backward()
-        found.append({name: p.grad.clone() for name, p in tiny.model.named_parameters() if p.grad is not None})
-    assert all(torch.allclose(found[0][name], found[1][name], atol=1e-5) for name in found[0])
+        settings = replace(FP32, gradient_caching=caching)
+        results.append(loss_and_gradients(tiny, tokens, None, list(range(50)), settings)[1])
+    assert all(torch.allclose(results[0][name], results[1][name], atol=1e-5) for name in results[0])
 
 
+def test_the_loss_is_fp32_where_the_model_runs_in_bf16(tiny, some_sentences, monkeypatch):
+    seen, loss = [], training.info_nce
+
+    def look(anchors, *others):
+        seen.append((anchors.dtype, torch.is_autocast_enabled(anchors.device.type)))
+        return loss(anchors, *others)
+
+    monkeypatch.setattr(training, "info_nce", look)
+    losses = fine_tune(tiny, some_sentences, replace(FP32, precision="bf16"))
+    assert losses[-1] < losses[0]
+    assert seen == [(torch.float32, False)] * 8
+
+
+@pytest.mark.parametrize("objective", ["simcse", "topic_and_facts"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_training_is_repeatable_and_goes_on(tiny_folder, some_sentences, tmp_path, precision):
-    """The same weights from the same seed, and from a run that was broken off and run again."""
-    settings = replace(FP32, precision=precision)
+def test_training_is_repeatable_and_goes_on(tiny_folder, some_sentences, tmp_path, monkeypatch, objective, precision):
+    """The same weights from the same seed, and from a run that was broken off in its second epoch and run again."""
 
-    def train(cache, after_epoch=lambda epoch: None):
+    def train(cache):
         encoder = load_encoder(str(tiny_folder), "mean", cache=cache)
-        losses = fine_tune(encoder, some_sentences, settings, after_epoch)
+        losses = fine_tune(encoder, some_sentences, replace(FP32, objective=objective, precision=precision))
         return losses, {name: value.cpu() for name, value in encoder.model.state_dict().items()}
 
-    def stop(epoch):
-        if epoch == 1:
-            raise Killed
-
     (losses, weights), (again, weights_again) = train(None), train(None)
-    assert losses == again and losses[-1] < losses[0]
-    with pytest.raises(Killed):
-        train(tmp_path, stop)
+    assert losses == again
+    with monkeypatch.context() as patch:
+        steps = []
+
+        def stop(*arguments):
+            steps.append(arguments)
+            if len(steps) == 6:
+                raise Stopped
+            return embed_views(*arguments)
+
+        patch.setattr(training, "embed_views", stop)
+        with pytest.raises(Stopped):
+            train(tmp_path)
     resumed, weights_resumed = train(tmp_path)
     assert resumed == losses
     for others in (weights_again, weights_resumed):

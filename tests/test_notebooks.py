@@ -1,66 +1,69 @@
 import ast
 import json
-import os
 import re
-import subprocess
-import sys
+import warnings
+from dataclasses import asdict
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
-import papermill
 import pytest
-import yaml
-from nbconvert import HTMLExporter
 from PIL import Image
 
-from run_notebooks import NOTEBOOKS, ROOT, notebook_parameters, tidy
+import run_notebooks
+from run_notebooks import NOTEBOOKS, STUDY, notebook_defaults, notebook_parameters, tidy
+from src.records import ROOT
+from src.settings import LookSettings, RunSettings, TrainingSettings
 
-TESTED = {"generate_sport_sentences": (12, 18), "baseline_comparison": (12, 18), "fine_tune": (12, 28)}
+RUNS = Path("runs")
+CODE_CELLS = {NOTEBOOKS[0]: (12, 18), NOTEBOOKS[1]: (12, 18), NOTEBOOKS[2]: (12, 24), STUDY: (3, 20)}
 
 
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, ROOT / "run_notebooks.py", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+def cells_of(notebook):
+    cells = nbformat.read(ROOT / f"{notebook}.ipynb", 4).cells
+    return [cell.source for cell in cells if cell.cell_type == "code"]
+
+
+def execute(notebook, parameters, upto=None):
+    """A notebook's code cells in this process, which spares the start of a kernel; what it displays, as HTML."""
+    unknown = set(parameters) - set(notebook_defaults(notebook))
+    assert not unknown
+    shown = []
+    names = {"display": lambda *values: shown.extend(value._repr_html_() for value in values)}
+    for number, cell in enumerate(cells_of(notebook)[:upto]):
+        exec(cell, names)
+        names |= parameters if number == 0 else {}
+    plt.close("all")
+    return "".join(shown)
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory, tiny_folder):
+    """All three, each in a kernel of its own, as `make run PROFILE=tiny` runs them."""
     runs = tmp_path_factory.mktemp("runs")
     committed = {path: path.read_bytes() for folder in ("data", "figures") for path in (ROOT / folder).glob("*.*")}
-    result = run(
-        "--profile", "tiny", "--runs", runs, "--set", f"model={tiny_folder}", f"comparison_model={tiny_folder}"
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    models = [f"model={tiny_folder}", f"comparison_model={tiny_folder}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["", "--profile", "tiny", "--runs", str(runs), "--set", *models])
+        run_notebooks.main()
     for path, content in committed.items():
         assert path.read_bytes() == content, f"{path} was touched"
-    return runs, result
+    return runs
 
 
 def test_every_notebook_runs_with_the_tiny_profile(executed):
-    runs, result = executed
     for notebook in NOTEBOOKS:
-        node = nbformat.read(runs / f"{notebook}.ipynb", 4)
+        node = nbformat.read(executed / f"{notebook}.ipynb", 4)
         assert all(cell.execution_count for cell in node.cells if cell.cell_type == "code")
-        assert (runs / f"{notebook}.html").stat().st_size > 100_000
-    for words in ("Corpus: 600 sentences", "The band:", "Fine-tuning, on 200 held-out sentences", "Peak memory"):
-        assert words in result.stdout
-    assert "simcse, temperature 0.4, epoch 3 of 3" in result.stderr  # progress reaches the terminal, not the notebook
-    for notebook in NOTEBOOKS:
-        cells = nbformat.read(runs / f"{notebook}.ipynb", 4).cells
-        assert not [o.text for cell in cells for o in cell.get("outputs", ()) if o.get("name") == "stderr"]
-    assert (runs / "models" / "sport-simcse" / "model.safetensors").is_file()
+        assert not [o.text for cell in node.cells for o in cell.get("outputs", ()) if o.get("name") == "stderr"]
+        assert (executed / f"{notebook}.html").stat().st_size > 100_000
+    assert (executed / "models" / "sport-simcse" / "model.safetensors").is_file()
 
 
 def test_every_picture_is_legible_in_size_and_has_its_numbers(executed):
-    runs, _ = executed
-    pictures = sorted((runs / "figures").glob("*.png"))
-    assert [p.stem for p in pictures] == sorted(p.stem for p in (runs / "figures").glob("*.json"))
-    assert len(pictures) == 22
+    pictures = sorted((executed / "figures").glob("*.png"))
+    assert [p.stem for p in pictures] == sorted(p.stem for p in (executed / "figures").glob("*.json"))
+    assert len(pictures) == 17
     for picture in pictures:
         with Image.open(picture) as image:
             assert image.width >= 600
@@ -71,64 +74,58 @@ def test_every_picture_is_legible_in_size_and_has_its_numbers(executed):
 
 
 @pytest.mark.parametrize("graded", [False, True])
-def test_own_sentences_without_sports(tmp_path, tiny_folder, some_sentences, graded):
-    """Another corpus by the parameters alone: no sport, no split, no pairs or such of two grades, and a sentence that
-    would like to run."""
-    corpus, hostile = tmp_path / "mine.txt", "<script>alert('gotcha')</script> beats the field"
-    corpus.write_text("\n".join([hostile, *some_sentences * 2]))  # with repeats
-    pairs = zip(some_sentences[:36], some_sentences[36:])
-    rows = "".join(f"{first},{second},{2 * (row % 2)}\n" for row, (first, second) in enumerate(pairs))
+def test_own_sentences_without_sports(tmp_path, tiny_folder, some_sentences, graded, monkeypatch):
+    """Another corpus by the parameters alone: no sport, no split, no pairs or such of two grades, and sentences
+    that would like to run in the reader's browser."""
+    monkeypatch.chdir(ROOT)
+    corpus, hostile = tmp_path / "mine.txt", [f"<script>alert() {sentence}" for sentence in some_sentences]
+    content = "\n".join(hostile * 2)  # with repeats
+    corpus.write_text(content)
+    sides = zip(some_sentences[:36], some_sentences[36:])
+    rows = "".join(f"{first},{second},{2 * (row % 2)}\n" for row, (first, second) in enumerate(sides))
     (tmp_path / "pairs.csv").write_text("sentence1,sentence2,grade\n" + rows)
-    for notebook, parameters in {
-        "baseline_comparison": {"comparison_model": None},
-        "fine_tune": {
-            "epochs": 1,
-            "other_temperature": None,
-            "batch_size": 8,
-            "saved_model": str(tmp_path / "tuned"),
-            "look_at": hostile,
-        },
-    }.items():
-        common = {
-            "model": str(tiny_folder),
-            "pooling": "mean",
-            "corpus_path": str(corpus),
-            "pairs_path": str(tmp_path / "pairs.csv") if graded else None,
-            "cache_folder": str(tmp_path / "cache"),
-            "figures_folder": str(tmp_path / "figures"),
-        }
-        papermill.execute_notebook(
-            ROOT / f"{notebook}.ipynb", tmp_path / "out.ipynb", common | parameters, cwd=ROOT, progress_bar=False
-        )
+    common = {
+        "model": str(tiny_folder), "pooling": "mean", "corpus_path": str(corpus), "replicates": 10,
+        "pairs_path": str(tmp_path / "pairs.csv") if graded else None, "cache_folder": None,
+        "figures_folder": str(tmp_path / "figures"),
+    }  # fmt: skip
+    tuned = {
+        "simcse_epochs": 1, "other_temperature": None, "batch_size": 8, "saved_model": str(tmp_path / "tuned"),
+        "look_at": hostile[0],
+    }  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the repeats, and of pictures that are not shown
+        pages = execute("baseline_comparison", common | {"comparison_model": None})
+        pages += execute("fine_tune", common | tuned)
     assert (tmp_path / "tuned" / "model.safetensors").is_file()
     assert (tmp_path / "tuned" / "thresholds.json").is_file() == graded
-    assert corpus.read_text() == "\n".join([hostile, *some_sentences * 2])
-    page, _ = HTMLExporter().from_notebook_node(nbformat.read(tmp_path / "out.ipynb", 4))
-    assert "&lt;script&gt;alert(" in page
-    assert "<script>alert(" not in page
+    assert corpus.read_text() == content
+    assert "&lt;script&gt;alert(" in pages
+    assert "<script>alert(" not in pages
 
 
-def test_an_error_in_a_cell_is_shown_and_stops_the_run(tmp_path):
-    result = run("--profile", "tiny", "--runs", tmp_path / "runs", "--set", "sentence_count=0")
-    assert result.returncode != 0
-    assert "ValueError: count is 0" in result.stderr
-    assert "baseline_comparison" not in result.stdout
-    assert (tmp_path / "runs" / "generate_sport_sentences.html").is_file()
-    assert not (tmp_path / "runs" / "data" / "sport_sentences.csv").exists()
+def test_an_error_in_a_cell_is_shown_and_stops_the_run(tmp_path, monkeypatch, capsys):
+    runs = tmp_path / "runs"
+    monkeypatch.setattr("sys.argv", ["", "--profile", "tiny", "--runs", str(runs), "--set", "sentence_count=0"])
+    with pytest.raises(SystemExit, match="ValueError: count is 0"):
+        run_notebooks.main()
+    assert "baseline_comparison" not in capsys.readouterr().out
+    assert (runs / "generate_sport_sentences.html").is_file()
+    assert not (runs / "data" / "sport_sentences.csv").exists()
 
 
-def test_bad_parameters_stop_fine_tune_before_anything_is_written(tmp_path):
-    """The parameters, imports and checks at its head, as a script with one bad value each."""
-    code = [cell.source for cell in nbformat.read(ROOT / "fine_tune.ipynb", 4).cells if cell.cell_type == "code"]
+@pytest.mark.parametrize(("name", "bad"), {"temperature": 0.0, "epochs": 0, "batch_size": 1, "facts": 2.0}.items())
+def test_bad_parameters_stop_fine_tune_before_anything_is_written(tmp_path, name, bad):
     folders = {"saved_model": str(tmp_path / "m" / "x"), "figures_folder": str(tmp_path / "f")}
-    for name, bad in {"temperature": 0, "epochs": 0, "batch_size": 1, "saved_epoch": 4}.items():
-        values = "\n".join(f"{key} = {value!r}" for key, value in (folders | {name: bad}).items())
-        result = subprocess.run(
-            [sys.executable, "-c", "\n".join([code[0], values, *code[1:3]])],
-            cwd=ROOT, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": "."},
-        )  # fmt: skip
-        assert f"ValueError: {name} is {bad}" in result.stderr
+    with pytest.raises(ValueError, match=f"{name} is {bad}"):
+        execute("fine_tune", folders | {name: bad}, upto=3)
     assert not list(tmp_path.iterdir())
+
+
+def test_notebook_and_command_have_the_same_defaults():
+    """`python -m src.training` takes its defaults from the dataclasses; the parameters cell must say the same."""
+    defaults = asdict(RunSettings()) | asdict(TrainingSettings()) | asdict(LookSettings())
+    assert notebook_defaults("fine_tune") == defaults
 
 
 @pytest.mark.parametrize(
@@ -141,32 +138,26 @@ def test_bad_parameters_stop_fine_tune_before_anything_is_written(tmp_path):
 )
 def test_unknown_profiles_and_parameters_are_errors(profile, assignments, message):
     with pytest.raises(ValueError, match=message):
-        notebook_parameters(profile, assignments, Path("runs"))
+        notebook_parameters(profile, assignments, RUNS)
 
 
 def test_misspelt_parameter_or_notebook_in_a_profile(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("fine_tune:\n  temprature: 0.4\n")
-    with pytest.raises(ValueError, match="fine_tune has no parameter 'temprature', only epochs, objective"):
-        notebook_parameters(str(file), [], Path("runs"))
+    with pytest.raises(ValueError, match="fine_tune has no parameter 'temprature', only objective"):
+        notebook_parameters(str(file), [], RUNS)
     file.write_text("finetune:\n  temperature: 0.4\n")
     with pytest.raises(ValueError, match="no notebook is called 'finetune'"):
-        notebook_parameters(str(file), [], Path("runs"))
+        notebook_parameters(str(file), [], RUNS)
 
 
-def test_profiles_hold_only_known_parameters_and_embedded_the_defaults():
-    for profile in ("embedded", "original", "tiny"):
-        notebook_parameters(profile, [], Path("runs"))
-    sections = yaml.safe_load((ROOT / "profiles" / "embedded.yaml").read_text())
-    for notebook, values in sections.items():
-        defaults = papermill.inspect_notebook(str(ROOT / f"{notebook}.ipynb"))
-        assert values == {name: ast.literal_eval(defaults[name]["default"]) for name in values}
+@pytest.mark.parametrize("profile", ["embedded", *(path.stem for path in (ROOT / "profiles").glob("*.yaml"))])
+def test_profiles_hold_only_known_parameters(profile, tmp_path):
+    assert set(notebook_parameters(profile, [], tmp_path)) == set(NOTEBOOKS)
 
 
 def test_outputs_are_redirected_and_can_be_set():
-    parameters = notebook_parameters(
-        "embedded", ["epochs=1", "corpus_path=mine.txt", "comparison_model=null"], Path("runs")
-    )
+    parameters = notebook_parameters("embedded", ["epochs=1", "corpus_path=mine.txt", "comparison_model=null"], RUNS)
     assert parameters["generate_sport_sentences"] == {"data_folder": "runs/data", "figures_folder": "runs/figures"}
     assert parameters["baseline_comparison"]["comparison_model"] is None
     assert parameters["fine_tune"]["corpus_path"] == "mine.txt"
@@ -174,12 +165,12 @@ def test_outputs_are_redirected_and_can_be_set():
     assert parameters["fine_tune"]["saved_model"] == "runs/models/sport-simcse"
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS)
+@pytest.mark.parametrize("notebook", CODE_CELLS)
 def test_committed_form(notebook):
     raw = (ROOT / f"{notebook}.ipynb").read_text()
     node = nbformat.reads(raw, 4)
     code = [cell for cell in node.cells if cell.cell_type == "code"]
-    low, high = TESTED[notebook]
+    low, high = CODE_CELLS[notebook]
     assert low <= len(code) <= high
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert "parameters" in code[0].metadata.tags
@@ -187,7 +178,7 @@ def test_committed_form(notebook):
         _, value = re.fullmatch(r"(\w+) = ([^#]+?)(?:  # .+)?", line).groups()
         ast.literal_eval(value)  # literals only
     for cell in code:
-        assert len(cell.source.splitlines()) <= (19 if cell is not code[0] else 30)
+        assert len(cell.source.splitlines()) <= (20 if cell is not code[0] else 34)
         assert "class " not in cell.source
         assert not [o for o in cell.outputs if o.output_type == "error" or o.get("name") == "stderr"]
     assert any(o.get("data", {}).get("image/png") for cell in code for o in cell.outputs)

@@ -2,6 +2,7 @@ import json
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -9,6 +10,12 @@ from src import plots
 from src.quality import rung_auc, rung_d_prime
 from src.scorecard import Scorecard
 from src.similarity import pairwise_distribution
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
 
 
 @pytest.fixture
@@ -29,6 +36,7 @@ def test_what_is_compared_shares_bins_and_axes(distributions, draw):
     for data in stairs:
         assert (data.values * np.diff(data.edges)).sum() == pytest.approx(1)
     words = " ".join(text.get_text() for axis in figure.axes for text in axis.texts)
+    words += " ".join(axis.get_title(loc="left") for axis in figure.axes)
     for distribution in distributions.values():
         assert f"width {distribution.width:.2f}" in words
 
@@ -45,10 +53,47 @@ def test_a_picture_is_saved_with_settings_versions_and_numbers(distributions, tm
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_every_other_picture_draws():
-    plots.loss_curves({"a": [1.0] * 10, "b": [0.0] * 10}, 4, "title")
-    plots.corpus_overview({"train": {"golf": 3}, "test": {"golf": 1, "judo": 4}}, [9, 12, 12], "title")
-    plt.close("all")
+def test_no_picture_is_saved_without_its_numbers(tmp_path):
+    with pytest.raises(TypeError):
+        plots.save_figure(plt.figure(), tmp_path, "width", {}, {"width": np.zeros(3)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_left_out_for_want_of_colours(distributions):
+    many = {f"run {k}": distributions["wide"] for k in range(11)}
+    titles = [axis.get_title(loc="left") for axis in plots.stacked_histograms(many, "title").axes]
+    assert [title.split(":")[0] for title in titles] == list(many)
+    figure = plots.by_epoch({"width": {f"run {k}": [0.3, 0.4] for k in range(11)}}, "title")
+    assert len(figure.axes[0].get_legend_handles_labels()[1]) == 11
+
+
+def test_panels_have_plain_titles_and_none_is_empty():
+    measures = ["width_within", "topic_order", "rung_auc[1]", "rung_d_prime[2]", "recall_at_precision[0.9]"]
+    figure = plots.by_epoch({measure: {"run": [0.3, 0.4]} for measure in measures}, "a long title " * 20)
+    assert [axis.get_title().replace("\n", " ") for axis in figure.axes] == [
+        "width within a sport",
+        "topic order",
+        "same sport above other sport",
+        "d′ of same event and same sport",
+        "recall at precision 0.9",
+    ]
+    assert max(map(len, figure.get_suptitle().splitlines())) <= 130
+
+
+def test_loss_curves_mark_the_mean_of_each_epoch():
+    figure = plots.loss_curves({"a": [1.0] * 10, "b": [0.0, 1.0] * 5}, 4, "title")
+    assert [axis.get_title() for axis in figure.axes] == ["a", "b"]
+    means = [[lines.get_segments()[0].tolist() for lines in axis.collections] for axis in figure.axes]
+    assert means[1] == [[[epoch, 0.5], [epoch + 1, 0.5]] for epoch in range(3)]
+
+
+def test_corpus_overview_stacks_the_splits():
+    counts = {"train": {"table_tennis": 3}, "test": {"table_tennis": 1, "judo": 4}}
+    left, right = plots.corpus_overview(counts, [9, 12, 12], "title").axes
+    assert [text.get_text() for text in left.get_yticklabels()] == ["table tennis", "judo"]
+    bars = [[(bar.get_x(), bar.get_width()) for bar in container] for container in left.containers]
+    assert bars == [[(0, 3), (0, 0)], [(3, 1), (0, 4)]]
+    assert [bar.get_height() for bar in right.patches] == [1, 0, 0, 2]
 
 
 def test_frontier_draws_a_panel_an_order_and_a_width():
@@ -120,26 +165,48 @@ def test_ridges_of_few_or_equal_pairs():
         "2 same event",
         "3 one fact differs",
     ]
-    assert [text.get_text() for text in figure.axes[0].texts] == ["", "", ""]  # no d' of a single pair
+    assert not figure.axes[0].texts  # no d' of a single pair
+    figure = plots.ridgeline({"equal": (np.full(4, 0.3), np.array([0, 0, 1, 1]))}, "title")
+    ridges = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 2]
+    assert len(ridges) == 2 and all(np.isfinite(ridge.get_xydata()).all() for ridge in ridges)
+
+
+@pytest.mark.parametrize("scale", [[0, 0.5, 1], [1, 2, 5], [-1, 0, 1]])
+def test_ridges_of_other_grades_are_placed_and_compared_by_rank(scale):
+    ranks = np.tile([0, 1, 2], 40)
+    cosines, grades = np.random.default_rng(0).normal(0.1 * ranks, 0.1), np.array(scale)[ranks]
+    lowest_missing = cosines[ranks > 0], grades[ranks > 0]
+    figure = plots.ridgeline({"all": (cosines, grades), "two": lowest_missing}, "title")
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [f"{grade:g}" for grade in scale]
+    bases = [[line.get_ydata().min() for line in axis.lines if len(line.get_xdata()) > 2] for axis in figure.axes]
+    assert bases == [pytest.approx([0, 1, 2], abs=0.01), pytest.approx([1, 2], abs=0.01)]
+    words = [f"AUC {rung_auc(cosines, ranks, k):.2f}, d′ {rung_d_prime(cosines, ranks, k):.2f}" for k in (1, 2)]
+    assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [words, words[1:]]
+    colours = [[line.get_color() for line in axis.lines if len(line.get_xdata()) > 2] for axis in figure.axes]
+    assert colours == [list(plots.COLOURS[:3]), list(plots.COLOURS[1:3])]
 
 
 def test_differences_are_filled_where_the_interval_excludes_zero():
-    def card(name, width, order):
-        noise = np.linspace(-0.01, 0.01, 41)
-        replicates = {"width": (width + noise).tolist(), "topic_order": (order + 5 * noise[::-1]).tolist()}
-        return Scorecard(name, {"width": width, "topic_order": order}, replicates, {"seed": 0})
+    noise = np.linspace(-0.01, 0.01, 41)
 
-    cards = [card("base", 0.3, 0.5), card("wider", 0.4, 0.51), card("centred", 0.3, 0.9)]
-    cards[1].replicates["topic_order"].reverse()  # moves against the base's
-    figure = plots.differences(cards, "title")
-    assert [axis.get_title() for axis in figure.axes] == ["width (0.30)", "topic order (0.50)"]
+    def card(name, width, order, order_noise=5 * noise[::-1]):
+        replicates = pd.DataFrame({"width": width + noise, "topic_order": order + order_noise})
+        return Scorecard(name, {"width": width, "topic_order": order, "effective_rank": 9.0}, replicates, {"seed": 0})
+
+    # the order of "wider" moves against the base's
+    cards = [card("base", 0.3, 0.5), card("wider", 0.4, 0.51, 5 * noise), card("centred", 0.2, 0.9)]
+    figure = plots.differences(cards, "title")  # without effective_rank, which has no replicates
+    assert [axis.get_title().replace("\n", " ") for axis in figure.axes] == [
+        "width of all pairs (0.30)",
+        "topic order (0.50)",
+    ]
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["wider", "centred"]
     marks = [[line for line in axis.lines if line.get_marker() not in ("None", "")] for axis in figure.axes]
     assert [[mark.get_xdata()[0] for mark in panel] for panel in marks] == [
-        pytest.approx([0.1, 0]),
+        pytest.approx([0.1, -0.1]),
         pytest.approx([0.01, 0.4]),
     ]
-    assert [[mark.get_mfc() != "white" for mark in panel] for panel in marks] == [[True, False], [False, True]]
+    assert [[mark.get_mfc() != "white" for mark in panel] for panel in marks] == [[True, True], [False, True]]
 
 
 def test_range_and_dimension_marks_offsets_hollow():
@@ -158,16 +225,20 @@ def test_spectra_with_and_without_grades():
     shares = {"base": np.array([0.7, 0.2, 0.1]), "centring": np.array([0.4, 0.3, 0.3])}
     figure = plots.spectra(shares, {"base": {1: (0.5, 0.3, 0.6), 3: (1.0, 0.8, 1.1)}}, "title")
     assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == ["1 above 0", "3 above 2"]
+    (intervals, *_) = figure.axes[1].collections
+    assert [segment[:, 1].tolist() for segment in intervals.get_segments()] == [[0.3, 0.6], [0.8, 1.1]]
     assert len(plots.spectra(shares, {}, "title").axes) == 1
-    plt.close("all")
 
 
 def test_precision_and_recall_show_the_thresholds_that_can_be_met():
     cosines, related = np.array([0.1, 0.4, 0.6, 0.9]), np.array([False, True, False, True])
-    chosen = {"precision 0.9": [0.7, 0.6, None], "false positive rate 0.01": [None, None, None]}
+    chosen = {"precision 0.9": (0.7, 0.6, None), "false positive rate 0.01": (None, None, None)}
     figure = plots.precision_and_recall({"base": (cosines, related, chosen)}, "title")
-    assert figure.axes[0].get_legend_handles_labels()[1] == ["precision", "recall", "precision 0.9: 0.70"]
-    assert figure.axes[0].lines[0].get_ydata()[-1] == 1
+    (axis,) = figure.axes
+    assert axis.get_legend_handles_labels()[1] == ["precision", "recall", "precision 0.9: 0.70"]
+    assert axis.lines[0].get_ydata()[-1] == 1
+    (span,) = axis.patches
+    assert (span.get_x(), span.get_x() + span.get_width()) == pytest.approx((0.6, 0.9))
 
 
 def test_a_map_names_its_largest_groups_and_none_where_there_is_one():

@@ -7,9 +7,7 @@ from sklearn.metrics import roc_auc_score
 from src.quality import (
     alignment,
     auc,
-    best_threshold,
     effective_rank,
-    errors_by_grade,
     inverse_participation,
     order,
     rung_auc,
@@ -79,7 +77,6 @@ GRADES = np.array([0, 0, 1, 1, 2, 2])
         (lambda: rung_d_prime(np.arange(6.0), GRADES, 3), "no d' of 0 pairs of grade 3 above 2 of 2"),
         (lambda: rung_d_prime(np.full(6, np.nan), GRADES, 1), "the cosine of pair 0 is nan"),
         (lambda: alignment(np.zeros(0)), "no pairs"),
-        (lambda: best_threshold(np.arange(6.0), GRADES > 2), "all related or all unrelated"),
         (lambda: effective_rank(np.full((4, 3), 0.5)), "all 4 rows are equal"),
         (lambda: effective_rank(np.array([[0.1, np.nan], [0.1, 0.2]])), "row 0 has length nan"),
         (lambda: inverse_participation(np.full((4, 3), 0.5)), "row 0 has length 0.866, not 1"),
@@ -89,26 +86,6 @@ GRADES = np.array([0, 0, 1, 1, 2, 2])
 def test_where_a_measure_is_undefined_it_says_so(measure, message):
     with pytest.raises(ValueError, match=message):
         measure()
-
-
-def test_the_best_threshold_is_that_of_all_that_could_be_tried():
-    rng = np.random.default_rng(0)
-    related = rng.random(300) < 0.4
-    cosines = rng.normal(0.3 + 0.1 * related, 0.1)
-
-    def gain(threshold):
-        return (cosines[related] >= threshold).mean() - (cosines[~related] >= threshold).mean()
-
-    threshold = best_threshold(cosines, related)
-    assert gain(threshold) == pytest.approx(max(gain(c) for c in cosines))
-    assert threshold not in cosines  # half way between two
-    assert best_threshold(np.array([0.1, 0.2, 0.6, 0.8]), np.array([False, False, True, True])) == pytest.approx(0.4)
-
-
-def test_errors_by_grade_are_false_positives_below_and_false_negatives_above():
-    cosines = np.array([0.1, 0.6, 0.3, 0.5, 0.4, 0.7])
-    assert errors_by_grade(cosines, GRADES, 0.5, related_from=2) == {0: 0.5, 1: 0.5, 2: 0.5}
-    assert errors_by_grade(cosines, GRADES, 0.35, related_from=1) == {0: 0.5, 1: 0.5, 2: 0}
 
 
 def test_a_monotone_map_changes_no_order():
@@ -125,6 +102,9 @@ def test_d_prime_sees_no_affine_map_and_every_other():
     grades = np.repeat([0, 1], 5000)
     cosines = rng.normal(0.3 + 0.2 * grades, 0.1)
     assert rung_d_prime(cosines, grades, 1) == pytest.approx(2, abs=0.05)
+    by_hand = (0.5 - 0.2) / np.sqrt((0.02 + 0.08) / 2)  # variances of samples: the divisor is n - 1
+    few = np.array([0.1, 0.3, 0.3, 0.7])
+    assert rung_d_prime(few, np.array([0, 0, 1, 1]), 1) == pytest.approx(by_hand)
     assert rung_d_prime(5 * cosines - 1, grades, 1) == pytest.approx(rung_d_prime(cosines, grades, 1))
     assert rung_d_prime(np.tanh(5 * cosines), grades, 1) != pytest.approx(rung_d_prime(cosines, grades, 1), abs=0.01)
 
@@ -135,13 +115,6 @@ def test_alignment_and_uniformity_by_distances(unit_rows):
     expected = np.log(np.exp(-2 * pdist(first, "sqeuclidean")).mean())
     assert uniformity(pairwise_distribution(first)) == pytest.approx(expected, abs=1e-3)
     assert uniformity(pairwise_distribution(np.repeat(first[:1], 5, 0))) == pytest.approx(0, abs=1e-3)
-
-
-def test_weights_of_effective_rank_are_repeats(unit_rows):
-    rows, times = unit_rows(30, 6), np.arange(30) % 3
-    assert effective_rank(rows, times.astype(float)) == pytest.approx(
-        effective_rank(np.repeat(rows, times, 0)), rel=1e-4
-    )
 
 
 def test_range_and_dimension_are_two_sides_of_one_thing(unit_rows):

@@ -1,16 +1,23 @@
 import re
-import subprocess
-import sys
 
+import jaxtyping
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from run_notebooks import ROOT
 from src import similarity
-from src.similarity import check_unit_rows, paired_cosines, pairwise_distribution, within_groups
+from src.quality import effective_rank, inverse_participation, spectrum
+from src.similarity import (
+    check_unit_rows,
+    cosines_of_pairs,
+    mean_width_within,
+    paired_cosines,
+    pairwise_distribution,
+    within_groups,
+)
 
 
 def naive(rows):
@@ -54,16 +61,14 @@ def test_equal_rows_fall_into_the_last_bin(unit_rows):
     assert pairwise_distribution(rows).counts[-1] == 1225
 
 
-def test_memory_does_not_grow_with_the_number_of_pairs(unit_rows):
-    import tracemalloc
-
-    def peak(n):
-        rows = unit_rows(n, 8)
-        tracemalloc.start()
-        pairwise_distribution(rows)
-        return tracemalloc.get_traced_memory()[1], tracemalloc.stop()
-
-    assert peak(6000)[0] < 1.5 * peak(3000)[0] + 8 * 3000 * 8 * 4
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix])
+def test_memory_does_not_grow_with_the_number_of_pairs(unit_rows, kind):
+    """No block of cosines has more than two million, however many rows there are: 8 MB in float32."""
+    rows = unit_rows(3000, 8)
+    sizes = [len(cosines) for cosines in similarity._all_blocks(kind(rows))]
+    assert sum(sizes) == 3000 * 2999 // 2
+    assert max(sizes) <= 2_000_000
+    assert max(len(cosines) for cosines in similarity._sampled_blocks(kind(rows), 3_000_000, 0)) <= 100_000
 
 
 @pytest.mark.parametrize(
@@ -104,30 +109,29 @@ def test_shape_and_dtype_surprises_are_named(message, rows):
         check_unit_rows(rows)
 
 
-def test_the_same_without_a_type_checker():
+@pytest.mark.parametrize(("message", "rows"), SURPRISES.items())
+@pytest.mark.parametrize(
+    "measure",
+    [
+        pairwise_distribution,
+        lambda rows: paired_cosines(rows, rows),
+        lambda rows: within_groups(rows, ["a"] * len(rows)),
+        effective_rank,
+        inverse_participation,
+        spectrum,
+    ],
+)
+def test_the_same_without_a_type_checker(monkeypatch, measure, message, rows):
     """A user has no beartype between the call and the message."""
-    script = """
-import numpy as np
-from tests.test_similarity import SURPRISES
-from src.quality import effective_rank, inverse_participation, spectrum
-from src.similarity import paired_cosines, pairwise_distribution, within_groups
-ways = (pairwise_distribution, lambda x: paired_cosines(x, x), lambda x: within_groups(x, ["a"] * len(x)),
-        effective_rank, inverse_participation, spectrum)
-for message, rows in SURPRISES.items():
-    for way in ways:
-        try:
-            way(rows)
-            print("nothing said of", message)
-        except ValueError as error:
-            print("" if message in str(error) else f"{error} instead of {message}")
-try:
-    paired_cosines(np.eye(3, 4, dtype=np.float32), np.eye(2, 4, dtype=np.float32))
-except ValueError as error:
-    print("" if "shape (3, 4) and of shape (2, 4) are not paired" in str(error) else error)
-print("all tried")
-"""
-    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert result.stdout.split() == ["all", "tried"], result.stdout + result.stderr
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        measure(rows)
+
+
+def test_rows_that_are_not_paired_are_named(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=r"\(3, 4\).*\(2, 4\)"):
+        paired_cosines(np.eye(3, 4, dtype=np.float32), np.eye(2, 4, dtype=np.float32))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16])
@@ -150,6 +154,13 @@ def test_paired_cosines(unit_rows):
     expected = [a @ b for a, b in zip(first, second)]
     assert np.allclose(paired_cosines(first, second), expected, atol=1e-6)
     assert np.allclose(paired_cosines(sparse.csr_matrix(first), sparse.csr_matrix(second)), expected, atol=1e-6)
+
+
+def test_cosines_of_pairs(unit_rows):
+    rows = dict(zip("abcd", unit_rows(4, 5)))
+    pairs = pd.DataFrame({"sentence1": ["a", "c", "a"], "sentence2": ["b", "d", "a"]})
+    cosines = cosines_of_pairs(lambda sentences: np.array([rows[sentence] for sentence in sentences]), pairs)
+    assert np.allclose(cosines, [rows["a"] @ rows["b"], rows["c"] @ rows["d"], 1], atol=1e-6)
 
 
 def test_a_sample_of_pairs_says_how_far_off_it_may_be(unit_rows):
@@ -185,6 +196,7 @@ def test_within_groups(unit_rows):
     within = within_groups(rows, groups)
     assert {name: int(d.counts.sum()) for name, d in within.items()} == {"a": 190, "b": 36}
     assert within["a"].mean == pytest.approx(naive(rows[:20]).mean(), abs=1e-6)
+    assert mean_width_within(rows, groups) == pytest.approx((within["a"].width + within["b"].width) / 2)
     with pytest.raises(ValueError, match="every group has one sentence"):
         within_groups(rows, np.arange(30))
     with pytest.raises(ValueError, match="30 embeddings, but the groups of 2"):

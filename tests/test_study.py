@@ -1,102 +1,135 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
+import experiments
 from experiments import constants, study
-from src.encoder import load_encoder
+from src import scorecard
+from src.settings import TrainingSettings
 from src.sharing import save_encoder
-from src.training import TrainingSettings
-from tests.tiny_model import make_tiny_model
+from src.transforms import Centering, with_transform
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch, tiny):
     """The study itself, of a tiny model on few sentences."""
-    sizes = {"TRAINED_ON": 192, "LOOKED_AT": 60, "FITTED_ON": 64, "VIEWS": 16}
     model = str(save_encoder(tiny, tmp_path / "model", {}))
-    for name, value in (sizes | {"MODEL": model, "RESULTS": tmp_path / "study.jsonl"}).items():
+    sizes = {"TRAINED_ON": 192, "LOOKED_AT": 60, "FITTED_ON": 64, "MODEL": model}
+    load_pairs, plans = study.load_pairs, {
+        "simcse": [TrainingSettings("simcse", temperature=t) for t in (0.1, 0.4)],
+        "own": [TrainingSettings("topic_and_facts")] * 2,  # in two plans, or twice in one: done once
+    }  # fmt: skip
+    for name, value in sizes.items():
         monkeypatch.setattr(study, name, value)
+    monkeypatch.setattr(study, "load_pairs", lambda path: load_pairs(path).iloc[::8])
+    monkeypatch.setattr(scorecard, "RANDOM_PAIRS", 1_000)
+    monkeypatch.setattr(study, "PLANS", plans)
+    monkeypatch.setattr(study, "RESULTS", tmp_path / "study.jsonl")
+    monkeypatch.setattr(study, "CACHE", tmp_path / "cache")
     return tmp_path / "study.jsonl"
 
 
 def run(monkeypatch, *arguments):
-    plans = {
-        "simcse": [TrainingSettings(temperature=t) for t in (0.1, 0.4)],
-        "own": [TrainingSettings(objective="topic_and_facts")] * 2,  # in two plans, or twice in one: done once
-    }
-    monkeypatch.setattr(study, "PLANS", plans)
     monkeypatch.setattr("sys.argv", ["study", *arguments])
     study.main()
 
 
+def settings_in(file):
+    return [line["settings"] and TrainingSettings(**line["settings"]) for line in experiments.read_lines(file)]
+
+
 def test_runs_are_shared_recorded_and_not_repeated(small, monkeypatch):
     run(monkeypatch, "--plan", "simcse", "--part", "2/2")
-    assert [line["settings"]["temperature"] for line in study.results()] == [0.4]
+    assert settings_in(small) == study.PLANS["simcse"][:1]
     run(monkeypatch, "--plan", "simcse", "--part", "1/2")
-    base, *runs = study.results()
-    assert base["settings"] is None
-    assert [line["settings"]["temperature"] for line in runs] == [0.4, 0.1]
-    as_it_is = base["epochs"]["0"]["as it is"]
+    assert settings_in(small) == [study.PLANS["simcse"][0], None, study.PLANS["simcse"][1]]
+    results = study.StudyResults(small)
+    as_it_is = results.base["as it is"]
     assert as_it_is["agreement"] == pytest.approx(1)
-    for line in runs:
-        measures = line["epochs"]["1"]["as it is"]
-        assert set(measures) == set(as_it_is)
-        assert measures["mean"] != as_it_is["mean"]
-        assert np.isfinite(line["losses"]).all()
+    assert abs(results.base["centring"]["mean"]) < abs(as_it_is["mean"])
+    for settings, epochs in results.runs:
+        assert len(epochs) == settings.epochs
+        assert epochs[1].keys() == results.base.keys()
+        assert epochs[1]["as it is"].keys() == as_it_is.keys()
+        assert epochs[1]["as it is"]["mean"] != as_it_is["mean"]
+    assert all(np.isfinite(line["losses"]).all() for line in experiments.read_lines(small))
     before = small.read_text()
     run(monkeypatch, "--plan", "simcse")
     assert small.read_text() == before
     run(monkeypatch)
-    assert [line["settings"]["objective"] for line in study.results()[1:]] == ["simcse", "simcse", "topic_and_facts"]
+    assert [settings.objective for settings in settings_in(small)[3:]] == ["topic_and_facts"]
 
 
-def test_a_line_from_before_a_setting_existed_counts_as_its_default(small):
-    settings = asdict(TrainingSettings(temperature=0.2))
-    del settings["objective"], settings["facts"], settings["stretch"]
-    small.write_text(json.dumps({"settings": settings}) + "\n")
-    assert study.done(TrainingSettings(temperature=0.2))
-    assert not study.done(TrainingSettings(temperature=0.2, objective="topic_and_facts"))
+def test_a_line_from_before_a_setting_existed_counts_as_its_default(small, monkeypatch):
+    lines = [None, *(asdict(settings) for plan in study.PLANS.values() for settings in plan)]
+    for settings in lines[1:]:
+        del settings["facts"], settings["gradient_caching"]
+    small.write_text("".join(json.dumps({"settings": settings}) + "\n" for settings in lines))
+    monkeypatch.setattr(study, "ValidationData", None)  # nothing to do, so nothing is loaded
+    run(monkeypatch)
+    assert len(settings_in(small)) == len(lines)
 
 
 def test_the_training_sentences_are_not_looked_at(small):
-    truth = study.Truth()
-    assert not set(truth.training) & set(truth.sentences)
-    assert set(truth.corpus["split"]) == set(truth.pairs["split"]) == {"validation"}
-    assert truth.measure(load_encoder(study.MODEL))["centring"]["mean"] < 0.5
+    data = study.ValidationData()
+    looked_at = {*data.corpus["sentence"], *data.pairs["sentence1"], *data.pairs["sentence2"]}
+    assert not set(data.training) & looked_at
+    assert set(data.corpus["split"]) == set(data.pairs["split"]) == {"validation"}
 
 
-def test_view_retrieval_is_certain_without_dropout_and_harder_with_more(tmp_path, some_sentences):
-    stiff, loose, looser = (
-        load_encoder(str(make_tiny_model(tmp_path / str(dropout), dropout=dropout)), "mean")
-        for dropout in (0.0, 0.3, 0.9)
-    )
-    assert study.view_retrieval(stiff, some_sentences) == 1
-    shares = [study.view_retrieval(encoder, some_sentences) for encoder in (loose, looser)]
-    assert 1 > shares[0] > shares[1] >= 0
-    assert shares[0] == study.view_retrieval(loose, some_sentences)  # its own seed
-    assert not loose.model.training
+def test_a_transform_on_top_is_fitted_on_the_sentences_named(tiny, some_sentences):
+    embeddings = tiny.encode(some_sentences)
+    encode = with_transform(tiny.encode, Centering(), some_sentences[:32])
+    centred = Centering().fit(embeddings[:32]).transform(embeddings[32:])
+    assert encode(some_sentences[32:]) == pytest.approx(centred, abs=1e-5)
+
+
+def test_a_grid_is_shared_without_rest():
+    grid = ["base", {"a": 1}, "base", 2, 3]
+    assert experiments.runs_to_do(grid) == ["base", {"a": 1}, 2, 3]
+    assert experiments.runs_to_do(grid, "1/2") == ["base", 2]
+    assert experiments.runs_to_do(grid, "2/2", done=[3]) == [{"a": 1}]
+    for part in ("0/2", "3/2"):
+        with pytest.raises(ValueError, match=part):
+            experiments.runs_to_do(grid, part)
+
+
+def test_the_committed_results_hold_every_run():
+    grid = [None, *(settings for plan in study.PLANS.values() for settings in plan)]
+    assert not experiments.runs_to_do(grid, done=settings_in(study.RESULTS))
+    results = study.StudyResults()
+    for family, settings in study.FAMILIES.items():
+        seeds = results.of_seeds(family, "loss_over_epoch_1")
+        assert np.shape(seeds) == (3, 4)
+        assert [values[1] for values in seeds] == [1, 1, 1]
+        assert replace(settings, epochs=1) in results.first_epoch()
+
+
+def test_results_without_the_base_are_refused(small):
+    experiments.append_line(small, {"settings": asdict(study.CHOSEN), "losses": [], "epochs": {}})
+    with pytest.raises(ValueError, match="no line of the base model"):
+        study.StudyResults(small)
 
 
 def test_constants_are_varied_one_at_a_time(small, monkeypatch):
-    folder = small.parent
-    chosen = constants.AS_CHOSEN | {"train_sentences": 192}
-    patched = {"AS_CHOSEN": chosen, "TRIED": {"neighbours": (0,), "train_sentences": (128,)}, "MODEL": study.MODEL}
-    for name, value in (patched | {"RESULTS": folder / "constants.jsonl", "FIGURES": folder}).items():
+    folder, chosen = small.parent, constants.AS_CHOSEN | {"train_sentences": 192}
+    patched = {
+        "AS_CHOSEN": chosen, "TRIED": {"neighbours": (0,), "train_sentences": (128,)}, "MODEL": study.MODEL,
+        "RESULTS": folder / "constants.jsonl", "FIGURES": folder,
+    }  # fmt: skip
+    for name, value in patched.items():
         monkeypatch.setattr(constants, name, value)
-    for part in ("1/2", "2/2", "1/1"):  # shared by two, and done: drawn by the last of them
+    for part in ("1/2", "2/2", "1/1"):  # shared by two, and drawn by the last of them
         assert not (folder / "constants.json").exists() or part == "1/1"
         monkeypatch.setattr("sys.argv", ["constants", "--seeds", "0", "--part", part])
         constants.main()
-    lines = study.read(folder / "constants.jsonl")
+    lines = experiments.read_lines(folder / "constants.jsonl")
     assert sorted(line["sentences"] for line in lines) == [0, 128, 128, 192, 192]
     drawn = json.loads((folder / "constants.json").read_text())["numbers"]
     assert drawn["neighbours"]["width"].keys() == {"0", "16"}
-    for neighbours, label in ((16, "train_sentences"), (None, "train_sentences, one in 192 a neighbour")):
-        (width,) = (
-            line["measured"]["width"]
-            for line in lines
-            if line["sentences"] == 128 and line["constants"]["neighbours"] == neighbours
-        )
+    for neighbours, label in ((16, "train_sentences"), (None, constants.SHARE)):
+        wanted = chosen | {"train_sentences": 128, "neighbours": neighbours}
+        (width,) = (line["measured"]["width"] for line in lines if line["constants"] == wanted)
         assert drawn[label]["width"]["128"] == pytest.approx(width)

@@ -1,133 +1,153 @@
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from src import training
 from src.encoder import load_encoder
-from src.losses import info_nce, take_apart, topic_and_facts
-from src.training import Collapse, Objective, TrainingSettings, _embed, fine_tune
+from src.losses import info_nce
+from src.records import read_json
+from src.settings import TrainingSettings
+from src.targets import topic_and_facts
+from src.training import Collapse, batch_loss, embed_views, fine_tune
 from tests.tiny_model import make_tiny_model
 
-FAST = TrainingSettings(epochs=2, learning_rate=1e-3, batch_size=8, precision="fp32")
+FAST = TrainingSettings("simcse", epochs=2, learning_rate=1e-3, batch_size=8, precision="fp32")  # 9 steps an epoch
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"temperature": 0.0}, r"temperature is 0\.0: it must be above 0"),
-        ({"temperature": -0.1}, r"temperature is -0\.1"),
-        ({"temperature": float("nan")}, "temperature is nan"),
-        ({"epochs": 0}, "epochs is 0: it must be a whole number, 1 or more"),
-        ({"epochs": -1}, "epochs is -1"),
-        ({"batch_size": 1}, "batch_size is 1: without a second sentence there are no negatives"),
-        ({"learning_rate": 0.0}, r"learning_rate is 0\.0"),
-        ({"precision": "fp8"}, "precision is 'fp8': expected auto, fp32 or bf16"),
-        (
-            {"objective": "triplet"},
-            "objective is 'triplet': expected one of simcse, supervised_simcse, topic_and_facts",
-        ),
-        ({"facts": 1.1}, r"facts is 1\.1: it is a share, from 0"),
-        ({"stretch": 0.0}, r"stretch is 0\.0: it must be above 0"),
-    ],
-)
-def test_settings_that_cannot_work(values, message):
-    with pytest.raises(ValueError, match=message):
-        TrainingSettings(**values)
+def train(folder, sentences, settings=FAST, after_epoch=lambda epoch: None):
+    """Train a fresh tiny model; the loss of every step and the embeddings after every epoch."""
+    encoder, snapshots = load_encoder(str(folder), "mean"), {}
+
+    def look(epoch):
+        assert not encoder.model.training
+        snapshots[epoch] = encoder.encode(sentences, progress=False)
+        after_epoch(epoch)
+
+    losses = fine_tune(encoder, sentences, settings, look)
+    assert not encoder.model.training
+    return losses, snapshots
+
+
+@pytest.fixture(scope="module")
+def simcse(tiny_folder, some_sentences):
+    """An undisturbed run of two epochs."""
+    return train(tiny_folder, some_sentences)
+
+
+@pytest.fixture(scope="module")
+def stiff_folder(tmp_path_factory):
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "stiff", dropout=0.0)
 
 
 def test_sentences_that_cannot_work(tiny, some_sentences):
-    with pytest.raises(ValueError, match="batch_size is 100, but there are only 72 training sentences"):
-        fine_tune(tiny, some_sentences, TrainingSettings(batch_size=100))
-    with pytest.raises(ValueError, match="1 training sentences are repeats: each would be a false negative"):
+    with pytest.raises(ValueError, match=r"batch_size is 100.* only 72"):
+        fine_tune(tiny, some_sentences, replace(FAST, batch_size=100))
+    with pytest.raises(ValueError, match="1 training sentences are repeats"):
         fine_tune(tiny, [*some_sentences, some_sentences[0]], FAST)
     with pytest.raises(ValueError, match="row 73: 7 is no text"):
         fine_tune(tiny, [*some_sentences, 7], FAST)
 
 
-def test_a_model_without_dropout_is_refused(tmp_path, some_sentences):
-    stiff = load_encoder(str(make_tiny_model(tmp_path / "stiff", dropout=0.0)), "mean")
+def test_a_model_without_dropout_is_refused(stiff_folder, some_sentences):
+    stiff = load_encoder(str(stiff_folder), "mean")
     before = stiff.encode(some_sentences, progress=False)
-    message = "stiff has dropout 0 everywhere, both views .* set hidden_dropout_prob, attention_probs_dropout_prob in its config"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(
+        ValueError, match=r"stiff has dropout 0 .*set hidden_dropout_prob, attention_probs_dropout_prob"
+    ):
         fine_tune(stiff, some_sentences, FAST)
     assert np.array_equal(stiff.encode(some_sentences, progress=False), before)
+    assert not stiff.model.training
 
 
-def train(folder, sentences, settings=FAST):
-    """Train a fresh tiny model; the loss of every step and the embeddings after every epoch."""
-    encoder, snapshots = load_encoder(str(folder), "mean"), {}
-    losses = fine_tune(
-        encoder, sentences, settings, lambda e: snapshots.update({e: encoder.encode(sentences, progress=False)})
-    )
-    return losses, snapshots
-
-
-def test_training_learns_and_is_deterministic(tiny_folder, tiny, some_sentences):
-    longer = TrainingSettings(epochs=6, learning_rate=1e-3, batch_size=8, precision="fp32")
-    losses, snapshots = train(tiny_folder, some_sentences, longer)
-    assert len(losses) == 54
-    assert list(snapshots) == [1, 2, 3, 4, 5, 6]
-    assert np.mean(losses[-9:]) < 0.9 * np.mean(losses[:9])
+def test_training_learns_and_is_deterministic(tiny_folder, tiny, some_sentences, simcse):
+    losses, snapshots = simcse
+    assert len(losses) == 18
+    assert list(snapshots) == [1, 2]
+    assert np.mean(losses[-6:]) < 0.9 * np.mean(losses[:6])
     assert np.abs(snapshots[1] - tiny.encode(some_sentences, progress=False)).max() > 1e-3
-    again, same = train(tiny_folder, some_sentences, longer)
+    torch.manual_seed(5)  # what was drawn before the run does not count
+    again, same = train(tiny_folder, some_sentences)
     assert again == losses
-    assert np.array_equal(same[6], snapshots[6])
+    assert np.array_equal(same[2], snapshots[2])
+    assert train(tiny_folder, some_sentences, replace(FAST, epochs=1, seed=1))[0] != losses[:9]
 
 
-def test_epoch_1_of_two_is_a_run_of_one_and_looking_changes_nothing(tiny_folder, some_sentences):
-    _, two = train(tiny_folder, some_sentences)
-    _, one = train(
-        tiny_folder, some_sentences, TrainingSettings(epochs=1, learning_rate=1e-3, batch_size=8, precision="fp32")
-    )
-    assert np.array_equal(one[1], two[1])
+def test_epoch_1_of_two_is_a_run_of_one(tiny_folder, some_sentences, simcse):
+    losses, snapshots = train(tiny_folder, some_sentences, replace(FAST, epochs=1))
+    assert losses == simcse[0][:9]
+    assert np.array_equal(snapshots[1], simcse[1][1])
+
+
+def test_looking_changes_nothing(tiny_folder, some_sentences, simcse):
+    def disturb(epoch):
+        torch.manual_seed(epoch)
+        torch.rand(1000)
+        np.random.seed(epoch)
+
     blind = load_encoder(str(tiny_folder), "mean")
-    fine_tune(blind, some_sentences, FAST)
-    assert not blind.model.training
-    assert np.array_equal(blind.encode(some_sentences, progress=False), two[2])
-
-    noisy = load_encoder(str(tiny_folder), "mean")
-    fine_tune(noisy, some_sentences, FAST, lambda epoch: torch.rand(1000))
-    assert np.array_equal(noisy.encode(some_sentences, progress=False), two[2])
+    assert fine_tune(blind, some_sentences, FAST) == simcse[0]
+    assert np.array_equal(blind.encode(some_sentences, progress=False), simcse[1][2])
+    losses, snapshots = train(tiny_folder, some_sentences, after_epoch=disturb)
+    assert losses == simcse[0]
+    assert np.array_equal(snapshots[2], simcse[1][2])
 
 
 def test_the_two_views_differ_by_dropout_alone(tiny, some_sentences):
-    """The module's loss is info_nce of two views under dropout masks of their own: off in eval, on in train."""
-    tokens = tiny.tokenize(some_sentences)
-    objective, rows = Objective(tiny, FAST, [tokens, tokens]), torch.tensor([5, 3, 60, 8])
-    batch = tiny.tokenizer.pad([tokens[row] for row in [*rows, *rows]], return_tensors="pt")
-    objective.eval()
+    """All views go through in one pass, sorted by length, each under dropout masks of its own: off in eval."""
+    tokens, rows = tiny.tokenize(some_sentences), [5, 3, 60, 8]
     with torch.no_grad():
-        embeddings = tiny.embed(batch)[:4]
-        assert torch.allclose(objective(rows)["loss"], info_nce(embeddings, embeddings, 0.05), atol=1e-4)
-        objective.train()
+        alone = tiny.embed(tiny.pad([tokens[row] for row in rows]))
+        views = embed_views(tiny, [tokens, tokens], rows)
+        assert torch.allclose(views, torch.stack([alone, alone], 1), atol=1e-5)
+        tiny.model.train()
         torch.manual_seed(1)
-        loss = objective(rows)["loss"]
+        first, second = embed_views(tiny, [tokens, tokens], rows).unbind(1)
         torch.manual_seed(1)
-        order = sorted(range(8), key=lambda view: -len(tokens[[*rows, *rows][view]]["input_ids"]))
-        masked = tiny.embed({name: values[order] for name, values in batch.items()})
-        first, second = masked[np.argsort(order)].chunk(2)
-    assert torch.allclose(loss, info_nce(first, second, 0.05), atol=1e-5)
+        doubled = [tokens[row] for row in rows for _ in range(2)]
+        order = sorted(range(8), key=lambda view: -len(doubled[view]["input_ids"]))
+        masked = tiny.embed(tiny.pad([doubled[view] for view in order]))[np.argsort(order)]
+    assert torch.equal(first, masked[::2])
+    assert torch.equal(second, masked[1::2])
     assert F.cosine_similarity(first, second).max() < 0.99999
 
 
-def gradients(encoder, tokens, rows, settings):
+def test_the_loss_is_that_of_the_objective(unit_rows):
+    first, second, third = (torch.from_numpy(unit_rows(6, 4, seed)) for seed in range(3))
+    two, three = torch.stack([first, second], 1), torch.stack([first, second, third], 1)
+    settings = replace(FAST, temperature=0.3)
+    assert batch_loss(two, None, settings) == info_nce(first, second, 0.3)
+    assert batch_loss(three, None, replace(settings, objective="supervised_simcse")) == info_nce(
+        first, second, 0.3, third
+    )
+    relations = replace(FAST, objective="topic_and_facts", stretch=1.0)
+    assert batch_loss(first[:, None], first, relations) == pytest.approx(0, abs=1e-6)
+    assert batch_loss(first[:, None], second, relations) > 0.01
+
+
+def gradients(encoder, tokens, rows, gradient_caching):
     encoder.model.zero_grad()
     encoder.model.train()
     torch.manual_seed(7)
-    loss = Objective(encoder, settings, tokens)(rows)["loss"]
+    loss = batch_loss(embed_views(encoder, tokens, rows, gradient_caching), None, FAST)
     loss.backward()
     return loss.item(), {name: p.grad.clone() for name, p in encoder.model.named_parameters() if p.grad is not None}
 
 
-def test_gradient_caching_changes_no_gradient(tiny, some_sentences):
+def test_gradient_caching_changes_no_gradient(tiny, some_sentences, monkeypatch):
     """Three chunks of 32 views and one of 4, dropout on: the masks are drawn once and replayed."""
-    tokens, rows = [tiny.tokenize(some_sentences)] * 2, torch.arange(50)
-    plain, cached = (
-        gradients(tiny, tokens, rows, replace(FAST, gradient_caching=caching)) for caching in (False, True)
-    )
+    tokens, rows, passes, embed = [tiny.tokenize(some_sentences)] * 2, list(range(50)), [], tiny.embed
+    monkeypatch.setattr(type(tiny), "embed", lambda _, batch: passes.append(len(batch["input_ids"])) or embed(batch))
+    plain = gradients(tiny, tokens, rows, False)
+    assert passes == [32, 32, 32, 4]
+    cached = gradients(tiny, tokens, rows, True)
+    assert len(passes) == 4 + 8  # each is run again
     assert cached[0] == pytest.approx(plain[0], abs=1e-6)
     assert cached[1].keys() == plain[1].keys()
     for name, gradient in plain[1].items():
@@ -135,33 +155,72 @@ def test_gradient_caching_changes_no_gradient(tiny, some_sentences):
     assert max(gradient.abs().max() for gradient in plain[1].values()) > 1e-2
 
 
-def test_a_ragged_last_batch_and_the_mlp_head(tiny_folder, some_sentences):
-    settings = TrainingSettings(epochs=1, batch_size=7, mlp_head=True, precision="fp32", learning_rate=1e-3)
-    encoder = load_encoder(str(tiny_folder), "mean")
-    names = list(encoder.model.state_dict())
-    assert len(fine_tune(encoder, some_sentences, settings)) == 11  # ten of 7 and one of 2
-    assert list(encoder.model.state_dict()) == names
+def test_warm_up_and_clipping(tiny_folder, some_sentences):
+    """Seen where the optimizer takes its step: 36 steps an epoch, of which a tenth warm up."""
+    rates, norms = [], []
+
+    def look(optimizer, *_):
+        (group,) = optimizer.param_groups
+        rates.append(group["lr"])
+        norms.append(torch.stack([p.grad.norm() for p in group["params"] if p.grad is not None]).norm().item())
+
+    hook = register_optimizer_step_pre_hook(look)
+    try:
+        train(tiny_folder, some_sentences, replace(FAST, batch_size=2))
+    finally:
+        hook.remove()
+    assert rates == pytest.approx([1e-3 * min(1, step / 3.6) for step in range(1, 73)])
+    assert max(norms) == pytest.approx(1, abs=1e-3)  # clipped
+    assert min(norms) < 0.9  # and only where it is longer
 
 
-def test_bf16_learns_much_the_same(tiny_folder, some_sentences):
-    fp32, bf16 = (train(tiny_folder, some_sentences, replace(FAST, precision=p))[0] for p in ("fp32", "bf16"))
-    assert np.allclose(fp32, bf16, atol=0.15)
+def test_each_sentence_is_used_once_an_epoch_at_most(tiny_folder, some_sentences, monkeypatch):
+    """72 sentences in batches of 10: two are left over, and the next epoch's order is another."""
+    batches = []
+    monkeypatch.setattr(
+        training, "embed_views", lambda *arguments: batches.append(arguments[2]) or embed_views(*arguments)
+    )
+    losses, _ = train(tiny_folder, some_sentences, replace(FAST, batch_size=10))
+    assert len(losses) == len(batches) == 14
+    epochs = [[row for rows in half for row in rows] for half in (batches[:7], batches[7:])]
+    for rows in epochs:
+        assert len(rows) == len(set(rows)) == 70
+        assert set(rows) < set(range(72))
+    assert epochs[0] != epochs[1] != sorted(epochs[1])
+    assert [len(rows) for rows in batches] == [10] * 14
+
+
+@pytest.mark.parametrize("objective", ["simcse", "topic_and_facts"])
+def test_bf16_learns_much_the_same_and_its_loss_is_fp32(tiny_folder, some_sentences, monkeypatch, objective):
+    settings, seen = replace(FAST, objective=objective), []
+    fp32 = train(tiny_folder, some_sentences, settings)[0]
+    name = "info_nce" if objective == "simcse" else "relation_loss"
+    loss = getattr(training, name)
+
+    def look(embeddings, *others):
+        seen.append((embeddings.dtype, torch.is_autocast_enabled("cpu")))
+        return loss(embeddings, *others)
+
+    monkeypatch.setattr(training, name, look)
+    bf16 = train(tiny_folder, some_sentences, replace(settings, precision="bf16"))[0]
+    assert seen == [(torch.float32, False)] * 18
     assert fp32 != bf16
+    assert np.allclose(fp32, bf16, atol=0.15)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tiny_folder, some_sentences):
-    encoder = load_encoder(str(tiny_folder), "mean")
-    encoder.model.encoder.layer[0].output.dense.weight.data[:] = torch.inf
-    with pytest.raises(Collapse, match="the loss is nan at step 1: stopped, and the model is as it was at step 0"):
-        fine_tune(encoder, some_sentences, FAST)
+def test_a_loss_that_is_not_finite_stops_the_run(tiny, some_sentences):
+    tiny.model.encoder.layer[0].output.dense.weight.data[:] = torch.inf
+    with pytest.raises(Collapse, match=r"loss is nan at step 1:.* as it was at step 0"):
+        fine_tune(tiny, some_sentences, FAST)
+    assert not tiny.model.training
 
 
-def test_topic_and_facts_learns_its_targets_without_dropout(tmp_path, some_sentences):
-    """One view is enough, so a model without dropout will do."""
-    stiff = load_encoder(str(make_tiny_model(tmp_path / "stiff", dropout=0.0)), "mean")
-    targets = topic_and_facts(*take_apart(some_sentences, lambda s: stiff.encode(s, progress=False)), 0.7)
+def test_topic_and_facts_learns_its_targets_without_dropout(stiff_folder, some_sentences):
+    """One view is enough, so a model without dropout will do. Targets that are given are the ones that are learned."""
+    stiff = load_encoder(str(stiff_folder), "mean")
+    targets = topic_and_facts(some_sentences, lambda s: stiff.encode(s, progress=False), 0.7)
     before = stiff.encode(some_sentences, progress=False)
-    settings = TrainingSettings(4, learning_rate=1e-3, batch_size=8, precision="fp32", objective="topic_and_facts")
+    settings = replace(FAST, objective="topic_and_facts", epochs=4)
     losses = fine_tune(stiff, some_sentences, settings)
     after = stiff.encode(some_sentences, progress=False)
     assert np.mean(losses[-9:]) < 0.8 * np.mean(losses[:9])
@@ -169,61 +228,65 @@ def test_topic_and_facts_learns_its_targets_without_dropout(tmp_path, some_sente
     wanted = (targets @ targets.T)[others]
     agreement = [np.corrcoef((x @ x.T)[others], wanted)[0, 1] for x in (before, after)]
     assert agreement[1] > agreement[0] + 0.05
+    given = [
+        fine_tune(load_encoder(str(stiff_folder), "mean"), some_sentences, replace(settings, epochs=1), targets=rows)
+        for rows in (targets, targets[::-1].copy())
+    ]
+    assert given[0] == losses[:9] != given[1]
 
 
-def test_supervised_simcse_learns_from_pairs_and_triplets(tiny_folder, some_sentences):
-    settings = replace(FAST, objective="supervised_simcse", temperature=0.2, epochs=4)
-    third = len(some_sentences) // 3
-    rows = list(zip(*(some_sentences[k * third : (k + 1) * third] for k in range(3))))
-    for columns in (2, 3):
-        encoder = load_encoder(str(tiny_folder), "mean")
-        losses = fine_tune(encoder, [row[:columns] for row in rows], settings)
-        assert np.mean(losses[-3:]) < np.mean(losses[:3])
-    for wrong, lengths in ((some_sentences, "1"), ([row[:2] for row in rows[:9]] + rows[9:], "2 or 3")):
-        with pytest.raises(ValueError, match=rf"learns from rows of \(anchor, positive\).* these have {lengths} sent"):
-            fine_tune(encoder, wrong, settings)
+@pytest.mark.parametrize("columns", [2, 3])
+def test_supervised_simcse_learns_from_pairs_and_triplets(tiny, some_sentences, columns):
+    rows = list(zip(*(some_sentences[k * 24 : (k + 1) * 24] for k in range(columns))))
+    losses = fine_tune(tiny, rows, replace(FAST, objective="supervised_simcse", temperature=0.2, epochs=4))
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+
+
+def test_rows_of_other_lengths_are_refused(tiny, some_sentences):
+    settings, halves = (
+        replace(FAST, objective="supervised_simcse"),
+        list(zip(some_sentences[::2], some_sentences[1::2])),
+    )
+    for wrong, lengths in ((some_sentences, "1"), ([*halves, ("one", "more", "here")], "2 or 3")):
+        with pytest.raises(ValueError, match=rf"have {lengths}$"):
+            fine_tune(tiny, wrong, settings)
+
+
+def collapse(model, kind):
+    last = model.encoder.layer[-1].output.LayerNorm
+    with torch.no_grad():
+        if kind == "mean":  # one direction for all
+            last.weight.mul_(1e-4)
+            last.bias.fill_(1.0)
+        elif kind == "equal":  # and no step moves them apart
+            last.weight.mul_(0).requires_grad_(False)
+            last.bias.fill_(1.0).requires_grad_(False)
+        else:  # two opposite ones
+            last.weight.mul_(0)
+            last.weight[0] = 1
+            last.bias.mul_(0)
 
 
 @pytest.mark.parametrize(
-    ("measure", "reason"),
-    [
-        ("mean", "the mean cosine is 1.00"),
-        ("rank", r"the effective rank is \d"),
-        ("equal", "the mean cosine is nan"),
-    ],
+    ("kind", "reason"), [("mean", r"mean cosine is 1\.00"), ("rank", r"rank is \d"), ("equal", "mean cosine is nan")]
 )
-def test_a_collapse_stops_the_run_and_gives_back_the_model(tiny_folder, some_sentences, measure, reason, monkeypatch):
-    """The weights are pushed into a real collapse at step 5; the guard looks at steps 2, 4, 6 of 9."""
-    encoder = load_encoder(str(tiny_folder), "mean")
-    weights = encoder.model.state_dict()
-    healthy = {}
+def test_a_collapse_stops_the_run_and_gives_back_the_model(tiny, some_sentences, kind, reason, monkeypatch):
+    """The weights are pushed into a real collapse at step 6; the guard looks at steps 2, 4, 6 of 9."""
+    steps, healthy = [], {}
 
-    def collapse(objective, *arguments, **inputs):
-        nonlocal healthy
-        if (steps := collapse.steps) == 4:
-            healthy = {name: value.clone() for name, value in weights.items()}
-        if steps == 5:
-            last = encoder.model.encoder.layer[-1].output.LayerNorm
-            with torch.no_grad():
-                if measure == "mean":  # one direction for all
-                    last.weight.mul_(1e-4)
-                    last.bias.fill_(1.0)
-                elif measure == "equal":  # and no step moves them apart
-                    last.weight.mul_(0).requires_grad_(False)
-                    last.bias.fill_(1.0).requires_grad_(False)
-                else:  # two opposite ones
-                    last.weight.mul_(0)
-                    last.weight[0] = 1
-                    last.bias.mul_(0)
-        collapse.steps += 1
-        return forward(objective, *arguments, **inputs)
+    def push(*arguments):
+        steps.append(arguments)
+        if len(steps) == 5:
+            healthy.update({name: value.clone() for name, value in tiny.model.state_dict().items()})
+        if len(steps) == 6:
+            collapse(tiny.model, kind)
+        return embed_views(*arguments)
 
-    collapse.steps, forward = 0, Objective.forward
-    monkeypatch.setattr(Objective, "forward", collapse)
-    with pytest.raises(Collapse, match=rf"{reason}.* at step 6, it was .*the model is as it was at step 4\. Lower"):
-        fine_tune(encoder, some_sentences, FAST)
-    assert all(torch.equal(value, healthy[name]) for name, value in encoder.model.state_dict().items())
-    assert not encoder.model.training
+    monkeypatch.setattr(training, "embed_views", push)
+    with pytest.raises(Collapse, match=rf"{reason}.* at step 6.* as it was at step 4\. Lower"):
+        fine_tune(tiny, some_sentences, FAST)
+    assert all(torch.equal(value, healthy[name]) for name, value in tiny.model.state_dict().items())
+    assert not tiny.model.training
 
 
 SMALL = {
@@ -233,38 +296,53 @@ SMALL = {
     "intermediate_size": 64,
     "pad_token_id": 0,
 }
+SPECIAL = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "mpnet", "modernbert"])
 def test_every_kind_of_encoder_embeds_in_training_as_it_does_in_evaluation(tiny_folder, tmp_path, some_sentences, kind):
-    """Words looked up beforehand must not change the positions that a model gives them, nor what padding is."""
+    """Padding must not change the positions that a model gives its tokens."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
     tokenizer.save_pretrained(tmp_path)
-    special = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
-    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), max_position_embeddings=66, **SMALL, **special)
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), max_position_embeddings=66, **SMALL, **SPECIAL)
     torch.manual_seed(0)
     AutoModel.from_config(config).save_pretrained(tmp_path)
     encoder = load_encoder(str(tmp_path), "mean")
     tokens = encoder.tokenize([*some_sentences[:5], "a far longer sentence, of many more words than all of the others"])
     with torch.no_grad():
-        embeddings = _embed(encoder, tokens)
-        alone = torch.cat([encoder.embed(encoder.tokenizer.pad([row], return_tensors="pt")) for row in tokens])
-    assert torch.allclose(embeddings, alone, atol=1e-5)
+        views = embed_views(encoder, [tokens], list(range(6)))
+        alone = torch.cat([encoder.embed(encoder.pad([row])) for row in tokens])
+    assert torch.allclose(views[:, 0], alone, atol=1e-5)
     settings = replace(FAST, epochs=1)
     if kind == "modernbert":
-        with pytest.raises(ValueError, match="set attention_dropout, embedding_dropout, mlp_dropout in its config"):
+        with pytest.raises(ValueError, match="set attention_dropout, embedding_dropout, mlp_dropout"):
             fine_tune(encoder, some_sentences, settings)
-    else:
-        assert len(fine_tune(encoder, some_sentences, settings)) == 9
-    assert len(fine_tune(encoder, some_sentences, replace(settings, objective="topic_and_facts"))) == 9
+        settings = replace(settings, objective="topic_and_facts")
+    assert len(fine_tune(encoder, some_sentences, settings)) == 9
 
 
-def test_a_decoder_is_refused(tiny_folder, tmp_path):
-    AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(tmp_path)
-    AutoModel.from_config(AutoConfig.for_model("gpt2", n_embd=32, n_layer=1, n_head=2, vocab_size=99)).save_pretrained(
-        tmp_path
-    )
-    with pytest.raises(
-        ValueError, match=r"is a decoder \(gpt2\), whose tokens see nothing after them: an encoder is needed"
-    ):
-        load_encoder(str(tmp_path), "mean")
+def command(monkeypatch, tmp_path, **parameters):
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump({"fine_tune": parameters}))
+    monkeypatch.setattr(sys, "argv", ["src.training", str(path)])
+    training.main()
+
+
+def test_the_command_trains_and_saves(tiny_folder, some_sentences, tmp_path, monkeypatch, capsys):
+    (tmp_path / "own.txt").write_text("\n".join(some_sentences))
+    common = {"model": str(tiny_folder), "pooling": "mean", "batch_size": 8, "saved_model": str(tmp_path / "saved")}
+    common |= {"cache_folder": None, "learning_rate": 1e-3}
+    own = {"corpus_path": str(tmp_path / "own.txt"), "duplicates_from": None, "train_sentences": 40}
+    command(monkeypatch, tmp_path, **common, **own, objective="simcse", temperature=0.4)
+    assert str(tmp_path / "saved") in capsys.readouterr().out
+    record = read_json(tmp_path / "saved" / "training.json")
+    assert (record["temperature"], record["sentences"], record["corpus"]) == (0.4, 40, own["corpus_path"])
+    base, tuned = (load_encoder(str(folder), "mean") for folder in (tiny_folder, tmp_path / "saved"))
+    assert tuned.weights_checksum() != base.weights_checksum()
+    command(monkeypatch, tmp_path, **common, objective="supervised_simcse", train_sentences=16)
+    assert read_json(tmp_path / "saved" / "training.json")["objective"] == "supervised_simcse"
+
+
+def test_the_command_refuses_a_misspelt_parameter(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="'temprature'"):
+        command(monkeypatch, tmp_path, temprature=0.1)

@@ -3,8 +3,8 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from src.postprocessing import AllButTheTop, Centering, SpectralScaling
 from src.similarity import check_unit_rows, pairwise_distribution
+from src.transforms import AllButTheTop, Centering, SpectralScaling
 
 
 @parametrize_with_checks([Centering(), AllButTheTop(), SpectralScaling(), SpectralScaling(-0.5)])

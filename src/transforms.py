@@ -1,9 +1,20 @@
 """What costs no training: maps of embeddings, fitted on training sentences, as scikit-learn transformers."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from jaxtyping import Float
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.preprocessing import normalize
 from sklearn.utils.validation import check_is_fitted, validate_data
+
+Encode = Callable[[list[str]], Float[np.ndarray, "n dim"]]  # sentences to unit rows
+
+
+def with_transform(encode: Encode, transform: "AffineMap", sentences: Sequence[str]) -> Encode:
+    """`encode` with the transform on top, fitted on these sentences."""
+    fitted = clone(transform).fit(encode(list(sentences)))
+    return lambda texts: fitted.transform(encode(texts))
 
 
 class AffineMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):

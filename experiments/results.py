@@ -1,0 +1,163 @@
+"""Write docs/results.md: every table of results, made from figures/*.json and data/blind_grades.csv.
+
+python -m experiments.results
+
+Run it after anything that writes figures/, so that README, notebooks and tables agree.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import cohen_kappa_score
+
+from experiments.final import SHOWN
+from src.plots import LABELS
+from src.records import ROOT, read_json, write_atomically
+
+FIGURES, DATA, PAGE = ROOT / "figures", ROOT / "data", ROOT / "docs" / "results.md"
+INTRODUCTION = """# Results
+
+`python -m experiments.results` writes this page; do not edit it by hand. *Width* is p95 − p5 of the cosines of all
+pairs of sentences. *Topic order* is Spearman's correlation of cosine and grade over grades 0, 1, 2 (other sport, same
+sport, same event), *fact order* over grades 2, 3, 4 (same event, one fact differs, same facts). "Same sport above other
+sport" and the like are the probability that a pair of the first kind has the higher cosine. Brackets hold 95 %
+intervals from resampling events, and seeds where there are several."""
+ORDERS = ("topic_order", "fact_order")
+MEASURES = ("width", "width_within", *ORDERS)  # of the tables of several models
+UNSEEN, WRITTEN = "unseen sports", "pairs that no template made"
+
+
+class Table(NamedTuple):
+    heading: str
+    explanation: str  # one sentence
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+
+def number(value: float, sign: str = "") -> str:
+    return f"{round(value, 2) + 0.0:{sign}.2f}"  # + 0.0: no minus before a zero
+
+
+def estimate(values: Sequence[float], sign: str = "") -> str:
+    """A value with its interval, where it has one."""
+    value, low, high = values
+    return number(value, sign) + ("" if np.isnan(low) else f" [{number(low, sign)}, {number(high, sign)}]")
+
+
+def label(measure: str) -> str:
+    return (LABELS | {"order": "order of all grades"}).get(measure, measure.replace("_", " "))
+
+
+def final(settings: dict, numbers: dict) -> list[Table]:
+    """The tuned model, the base, and the base sharpened to the same width."""
+    wanted = [("test", measure, label(measure)) for measure in (*SHOWN, "order")]
+    general = [source for source in numbers if source.startswith(("control", "STS"))]
+    wanted += [(source, "order", f"general language: {label('order')}") for source in general]
+    for source, measures in {UNSEEN: ("width", *ORDERS), WRITTEN: (*ORDERS, "order")}.items():
+        wanted += [(source, measure, f"{source}: {label(measure)}") for measure in measures]
+    rows = []
+    for source, measure, name in wanted:
+        row = numbers[source][measure]
+        values = [number(row[column][0]) for column in ("base", "at equal width", "tuned")]
+        differences = [estimate(row[column], "+") for column in ("minus base", "minus at equal width")]
+        rows.append([name, *values, *differences])
+    explanation = (
+        f"Mean of {len(numbers['test']['width']['seeds'])} seeds of {settings['objective'].replace('_', ' ')}, trained "
+        f"on {settings['train_sentences']:,} sentences and compared on the test split with the base and with the base "
+        f"sharpened to the same width (spectral scaling, p = {settings['power at equal width']:.2f})"
+    )
+    columns = ["", "base", "sharpened", "tuned", "tuned − base", "tuned − sharpened"]
+    return [Table(f"Tuned and base: {settings['model']}", explanation, columns, rows)]
+
+
+def tuned(settings: dict, numbers: dict) -> list[Table]:
+    rows = [[run, *(estimate(values[measure]) for measure in MEASURES)] for run, values in numbers.items()]
+    explanation = f"One seed of each objective, trained from {settings['model']}, on the test split, by epoch"
+    return [Table("SimCSE and topic and facts, by epoch", explanation, ["", *map(label, MEASURES)], rows)]
+
+
+def frontier(settings: dict, numbers: dict) -> list[Table]:
+    rows = [[name, *(estimate(values[m]) for m in MEASURES)] for name, values in numbers["points"].items()]
+    orders = [number(numbers["word_overlap"][measure]) for measure in ORDERS]
+    rows.append(["word overlap, best of three", "", "", *orders])
+    explanation = (
+        f"What costs no training on {settings['model']}, measured on the test split: centring, all but the top "
+        "directions, and spectral scaling, which multiplies each direction by its variance to the power p"
+    )
+    return [Table("Without training", explanation, ["", *map(label, MEASURES)], rows)]
+
+
+def thresholds(settings: dict, numbers: dict) -> list[Table]:
+    columns = ("threshold", "precision", "recall", "false positive rate")
+    rows = [
+        [model, wanted, *([estimate(row[column]) for column in columns] if row else ["cannot be met", "", "", ""])]
+        for (model, wanted), row in numbers["judged"]
+    ]
+    explanation = "Thresholds chosen for a wanted rate on validation pairs, and what they do on test pairs"
+    return [Table("Thresholds", explanation, ["model", "wanted", *columns], rows)]
+
+
+def speed(settings: dict, numbers: dict) -> list[Table]:
+    device = settings.get("device") or f"{settings['cores']} cores"
+    ratios, memory = numbers["times as fast: median, lowest, highest"], numbers["gigabytes"]
+    explanation = (
+        f"How many times as fast as sentence-transformers doing the same work, {settings['turns']} turns with "
+        f"{settings['sentences']:,} sentences"
+    )
+    rows = [[name, number(median), f"{number(low)} to {number(high)}"] for name, (median, low, high) in ratios.items()]
+    tables = [Table(f"Speed, {device}", explanation, ["", "median", "lowest to highest turn"], rows)]
+    rows = [[way, *map(number, by_size.values())] for way, by_size in memory.items()]
+    explanation = "GB at the peak of a training step in fp32, by batch size"
+    tables.append(Table(f"Memory, {device}", explanation, ["", *memory["plain"]], rows))
+    learned = numbers["learned"].items()
+    rows = [[way, *(f"{np.mean(turns):.3f}" for turns in values.values())] for way, values in learned]
+    explanation = "What SimCSE at temperature 0.05 learns in these runs, mean of the turns on validation"
+    columns = ["", "width", "topic order", "fact order"]
+    tables.append(Table(f"What is learned, {device}", explanation, columns, rows))
+    if counted := numbers.get("seconds for all pairs"):
+        rows = [[f"{int(count):,}", number(seconds)] for count, seconds in counted.items()]
+        tables.append(Table(f"All pairs, {device}", "Seconds to count all cosines", ["embeddings", "seconds"], rows))
+    return tables
+
+
+def blind_reader() -> Table:
+    grades, reader = pd.read_csv(DATA / "blind_grades.csv")[["grade", "reader_grade"]].T.to_numpy()
+    explanation = "Grades that a language model gave to generated test pairs, knowing neither grammar nor grades"
+    row = [len(grades), (grades == reader).sum(), number(cohen_kappa_score(grades, reader, weights="linear"))]
+    return Table("A blind reader", explanation, ["pairs", "same grade", "weighted κ"], [row])
+
+
+def markdown(table: Table, source: str) -> str:
+    rows = [table.columns, ["---"] * len(table.columns), *table.rows]
+    lines = "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+    return f"## {table.heading}\n\n{table.explanation} (`{source}`).\n\n{lines}"
+
+
+SECTIONS = {
+    "final": final, "final_all-mpnet-base-v2": final, "tuned": tuned, "frontier": frontier, "thresholds": thresholds,
+    "training_benchmark": speed, "training_benchmark_gpu": speed,
+}  # fmt: skip
+
+
+def page() -> str:
+    """The whole page. Raises `ValueError` naming the file and the key when a number is missing in it."""
+    texts = [INTRODUCTION]
+    for name, section in SECTIONS.items():
+        content = read_json(FIGURES / f"{name}.json")
+        try:
+            tables = section(content["settings"], content["numbers"])
+        except KeyError as missing:
+            raise ValueError(f"{FIGURES / name}.json has no {missing}: run again what writes it") from missing
+        texts += [markdown(table, f"figures/{name}.json") for table in tables]
+    return "\n\n".join([*texts, markdown(blind_reader(), "data/blind_grades.csv")]) + "\n"
+
+
+def main() -> None:
+    PAGE.parent.mkdir(exist_ok=True)
+    write_atomically(PAGE, lambda path: path.write_text(page(), encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

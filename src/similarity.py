@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from scipy import sparse
 from tqdm import tqdm
 
 from src.transforms import Encode
 
 BINS = 4000  # of width 0.0005 over [-1, 1]: no quantile is off by more than that
-Embeddings = Float[np.ndarray, "n dim"] | sparse.spmatrix | sparse.sparray
+Embeddings = Float[np.ndarray, "n dim"]
 BLOCK = 1024  # rows: a block of cosines takes 4 MB, and fits in a cache
 EXACT_ROWS = 50_000  # up to here all pairs are counted (1.25 thousand million: some ten seconds), above a sample
 SAMPLED_PAIRS = 10_000_000
@@ -61,34 +60,32 @@ class PairwiseDistribution:
 def pairwise_distribution(
     embeddings: Embeddings, sampled_pairs: int | None = None, seed: int = 0, progress: bool = False
 ) -> PairwiseDistribution:
-    """Distribution of the cosines of the pairs i < j of unit rows (numpy array or scipy sparse matrix).
+    """Distribution of the cosines of the pairs i < j of unit rows.
 
     All pairs are counted up to `EXACT_ROWS` rows, on the GPU when there is one. Above that, or where `sampled_pairs`
     says so, as many pairs are drawn with the seed (10 million by default; 0 counts all whatever their number), and
     `quantile_interval` says how far a quantile may be off.
 
     Mean and standard deviation are exact either way, in O(n dim^2): they come from sums (SCORECARD: (|sum x|^2 - n) /
-    (n(n-1)) and (|X'X|_F^2 - n) / (n(n-1))), in float64; for sparse matrices, from the counted pairs.
+    (n(n-1)) and (|X'X|_F^2 - n) / (n(n-1))), in float64.
 
     Raises `ValueError` for fewer than two rows, NaN, or rows that are not of unit length.
     """
     check_unit_rows(embeddings)
-    embeddings = embeddings.tocsr() if sparse.issparse(embeddings) else np.ascontiguousarray(embeddings, np.float32)
-    n = embeddings.shape[0]
+    embeddings = np.ascontiguousarray(embeddings, np.float32)
+    n = len(embeddings)
     if sampled_pairs is None:
         sampled_pairs = SAMPLED_PAIRS if n > EXACT_ROWS else 0
-    counts, moments = np.zeros(BINS, np.int64), np.zeros(2)
+    counts = np.zeros(BINS, np.int64)
     blocks = _sampled_blocks(embeddings, sampled_pairs, seed) if sampled_pairs else _all_blocks(embeddings)
     with tqdm(
         total=sampled_pairs or n * (n - 1) // 2, unit=" pairs", unit_scale=True, disable=not progress, leave=False
     ) as bar:
         for cosines in blocks:
-            if sparse.issparse(embeddings):
-                moments += cosines.sum(dtype=torch.float64).item(), cosines.double().square().sum().item()
             positions = cosines.add_(1).mul_(BINS / 2).int().clamp_(0, BINS - 1)
             counts += torch.bincount(positions, minlength=BINS).cpu().numpy()
             bar.update(len(positions))
-    mean, second = moments / counts.sum() if sparse.issparse(embeddings) else _moments(embeddings)
+    mean, second = _moments(embeddings)
     std = max(second - mean**2, 0) ** 0.5
     return PairwiseDistribution(np.linspace(-1, 1, BINS + 1), counts, float(mean), float(std), bool(sampled_pairs))
 
@@ -121,14 +118,10 @@ def mean_width_within(embeddings: Embeddings, groups: Sequence | np.ndarray) -> 
 
 
 def _all_blocks(embeddings: Embeddings) -> Iterator[Float[torch.Tensor, " pairs"]]:
-    n = embeddings.shape[0]
-    if not sparse.issparse(embeddings):
-        embeddings = torch.from_numpy(embeddings).to("cuda" if torch.cuda.is_available() else "cpu")
-    for i in range(0, n, BLOCK):
-        rows = embeddings[i : i + BLOCK]
-        for j in range(i, n, BLOCK):
-            cosines = rows @ embeddings[j : j + BLOCK].T
-            cosines = torch.from_numpy(cosines.toarray()) if sparse.issparse(cosines) else cosines
+    rows = torch.from_numpy(embeddings).to("cuda" if torch.cuda.is_available() else "cpu")
+    for i in range(0, len(rows), BLOCK):
+        for j in range(i, len(rows), BLOCK):
+            cosines = rows[i : i + BLOCK] @ rows[j : j + BLOCK].T
             yield cosines[*torch.triu_indices(len(cosines), len(cosines), 1)] if i == j else cosines.ravel()
 
 
@@ -137,7 +130,7 @@ def _sampled_blocks(embeddings: Embeddings, pairs: int, seed: int) -> Iterator[F
     for start in range(0, pairs, 64 * BLOCK):
         first = rng.integers(0, n, min(64 * BLOCK, pairs - start))
         second = (first + rng.integers(1, n, len(first))) % n  # any other row, all equally likely
-        yield torch.from_numpy(_row_products(embeddings[first], embeddings[second]))
+        yield torch.from_numpy(np.einsum("nd,nd->n", embeddings[first], embeddings[second]))
 
 
 def _moments(embeddings: Float[np.ndarray, "n dim"]) -> tuple[float, float]:
@@ -157,7 +150,7 @@ def paired_cosines(first: Embeddings, second: Embeddings) -> Float[np.ndarray, "
     check_unit_rows(second)
     if first.shape != second.shape:
         raise ValueError(f"embeddings of shape {first.shape} and of shape {second.shape} are not paired row by row")
-    return _row_products(first, second)
+    return np.einsum("nd,nd->n", first, second)
 
 
 def cosines_of_pairs(encode: Encode, pairs: pd.DataFrame) -> Float[np.ndarray, " pairs"]:
@@ -165,16 +158,10 @@ def cosines_of_pairs(encode: Encode, pairs: pd.DataFrame) -> Float[np.ndarray, "
     return paired_cosines(encode(pairs["sentence1"].tolist()), encode(pairs["sentence2"].tolist()))
 
 
-def _row_products(first: Embeddings, second: Embeddings) -> Float[np.ndarray, " n"]:
-    if sparse.issparse(first):
-        return np.asarray(first.multiply(second).sum(1)).ravel()
-    return np.einsum("nd,nd->n", first, second)
-
-
 def check_rows(embeddings) -> None:
     """Raise `ValueError` unless this is an array of floating-point numbers of shape (n, dim), n two or more, with no
     NaN or infinity. Whatever else it is, is named."""
-    if not (sparse.issparse(embeddings) or isinstance(embeddings, np.ndarray)):
+    if not isinstance(embeddings, np.ndarray):
         raise ValueError(f"embeddings are a {type(embeddings).__name__}: a numpy array of shape (n, dim) is needed")
     if embeddings.ndim != 2:
         raise ValueError(f"embeddings of shape {embeddings.shape}: one row a sentence is needed, shape (n, dim)")
@@ -196,6 +183,4 @@ def check_unit_rows(embeddings) -> None:
 
 
 def _squared_lengths(embeddings: Embeddings) -> Float[np.ndarray, " n"]:
-    if sparse.issparse(embeddings):
-        return np.asarray(embeddings.multiply(embeddings).sum(1), np.float64).ravel()
     return np.einsum("nd,nd->n", embeddings, embeddings, dtype=np.promote_types(embeddings.dtype, np.float32))

@@ -161,13 +161,6 @@ def test_killed_and_run_again(tiny_folder, some_sentences, tmp_path, undisturbed
     assert {path.name for path in folder.iterdir()} == {".lock", "latest.pt", "epoch-1.pt", "epoch-2.pt"}
 
 
-def test_killed_where_the_last_save_is_a_regular_one(tiny_folder, some_sentences, tmp_path):
-    settings = replace(FAST, batch_size=9)  # 8 steps an epoch, saved at 2 4 6 8
-    killed(before_writing("epoch-1.pt"), lambda: train(tiny_folder, some_sentences, tmp_path, settings))
-    expected = train(tiny_folder, some_sentences, None, settings)
-    assert train(tiny_folder, some_sentences, tmp_path, settings) == expected
-
-
 def test_what_after_epoch_draws_does_not_matter_to_a_run_that_goes_on(run, tiny_folder, some_sentences, undisturbed):
     """Random state that is left behind differs between the run that was killed and the one that goes on."""
     assert train(tiny_folder, some_sentences, run.parent, after_epoch=lambda epoch: torch.rand(1000)) == undisturbed
@@ -183,6 +176,22 @@ def test_a_run_goes_on_from_where_it_was_saved(run, tiny_folder, some_sentences,
     steps = count_steps(monkeypatch)
     assert train(tiny_folder, some_sentences, run.parent) == undisturbed
     assert len(steps) == 7  # 12 to 18
+
+
+def test_an_epoch_whose_last_step_was_saved_is_not_trained_again(tiny_folder, some_sentences, tmp_path, monkeypatch):
+    settings = replace(FAST, batch_size=9)  # 8 steps an epoch, saved at 2 4 6 8
+    expected, steps = train(tiny_folder, some_sentences, None, settings), count_steps(monkeypatch)
+    killed(before_writing("epoch-1.pt"), lambda: train(tiny_folder, some_sentences, tmp_path, settings))
+    assert train(tiny_folder, some_sentences, tmp_path, settings) == expected
+    assert len(steps) == 8  # those of epoch 2
+
+
+def test_a_removed_file_is_made_again(tiny_folder, some_sentences, tmp_path):
+    settings = replace(FAST, epochs=3)
+    train(tiny_folder, some_sentences, tmp_path)
+    next(tmp_path.glob("*/epoch-1.pt")).unlink()
+    killed(at_step(12), lambda: train(tiny_folder, some_sentences, tmp_path, settings))  # epoch-2.pt is the older run's
+    assert train(tiny_folder, some_sentences, tmp_path, settings) == train(tiny_folder, some_sentences, None, settings)
 
 
 def test_what_was_finished_is_not_trained_again(tiny_folder, some_sentences, tmp_path, undisturbed, monkeypatch):

@@ -63,7 +63,7 @@ def test_every_notebook_runs_with_the_tiny_profile(executed):
 def test_every_picture_is_legible_in_size_and_has_its_numbers(executed):
     pictures = sorted((executed / "figures").glob("*.png"))
     assert [p.stem for p in pictures] == sorted(p.stem for p in (executed / "figures").glob("*.json"))
-    assert len(pictures) == 17
+    assert len(pictures) == 16
     for picture in pictures:
         with Image.open(picture) as image:
             assert image.width >= 600

@@ -209,18 +209,6 @@ def test_differences_are_filled_where_the_interval_excludes_zero():
     assert [[mark.get_mfc() != "white" for mark in panel] for panel in marks] == [[True, True], [False, True]]
 
 
-def test_range_and_dimension_marks_offsets_hollow():
-    points = {
-        "base": {"mean": 0.24, "std": 0.09, "width": 0.3, "participation": 0.066},
-        "wide": {"mean": 0.03, "std": 0.2, "width": 0.6, "participation": 0.041},
-    }
-    left, right = plots.range_and_dimension(points, "title").axes
-    for axis, expected in ((left, [(0.066, 0.0657), (0.041, 0.0409)]), (right, [(1 / 0.066, 0.3), (1 / 0.041, 0.6)])):
-        marks = [line for line in axis.lines if line.get_marker() not in ("None", "")]
-        assert [mark.get_xydata()[0].tolist() for mark in marks] == [pytest.approx(point) for point in expected]
-        assert [mark.get_mfc() == "white" for mark in marks] == [True, False]
-
-
 def test_spectra_with_and_without_grades():
     shares = {"base": np.array([0.7, 0.2, 0.1]), "centring": np.array([0.4, 0.3, 0.3])}
     figure = plots.spectra(shares, {"base": {1: (0.5, 0.3, 0.6), 3: (1.0, 0.8, 1.1)}}, "title")

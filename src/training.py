@@ -54,11 +54,9 @@ def fine_tune(
     - `topic_and_facts`: each sentence is encoded once, and the batch's cosines learn those of its `targets`, which
       `src.targets` makes of the sentences and the encoder as it comes unless they are given.
 
-    `after_epoch(1)`, … is called with the model in eval mode. The sentences that are left over after the last full
-    batch of an epoch wait for the next one, which is shuffled anew.
-
-    With `encoder.cache`, a run that was killed goes on from where it was last saved, and what was trained is not
-    trained again; either way `after_epoch` is called for all epochs and the weights are the same.
+    `after_epoch(1)`, … is called with the model in eval mode. Sentences left over after the last full batch of an epoch
+    wait for the next one, which is shuffled anew. With `encoder.cache`, a run that was killed goes on from where it was
+    last saved, and what was trained is not trained again; `after_epoch` is called for all epochs all the same.
 
     Raises `ValueError` for sentences that repeat or are fewer than a batch, for a model without dropout where its two
     views would be equal, or for a damaged checkpoint; `RuntimeError` when another process is at the same run;
@@ -125,8 +123,9 @@ def _training_step(encoder, tokens, targets, rows: list[int], settings, optimize
     loss.backward()
     parameters = [parameter for parameter in encoder.model.parameters() if parameter.grad is not None]
     if PartialState().num_processes > 1:  # each has the gradient through its own rows, and the batch's is their sum
-        for parameter in parameters:
-            parameter.grad = reduce(parameter.grad, "sum")
+        total = reduce(torch.cat([parameter.grad.flatten() for parameter in parameters]), "sum")  # one message
+        for parameter, gradient in zip(parameters, total.split([parameter.numel() for parameter in parameters])):
+            parameter.grad = gradient.view_as(parameter)
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
     optimizer.step()
     return loss.item()

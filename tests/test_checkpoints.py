@@ -273,7 +273,8 @@ def test_code_in_a_checkpoint_is_not_run(run, tiny_folder, some_sentences, tmp_p
 
 def test_a_collapse_gives_back_the_weights_that_a_run_went_on_from(run, tiny, some_sentences, tmp_path, monkeypatch):
     tiny.cache = tmp_path
-    saved = torch.load(io.BytesIO(read_with_checksum(run / "latest.pt")), weights_only=True)["model"]
+    content = read_with_checksum(run / "latest.pt")
+    saved = torch.load(io.BytesIO(content), weights_only=True)["model"]
 
     def push(*arguments):
         with torch.no_grad():
@@ -285,6 +286,7 @@ def test_a_collapse_gives_back_the_weights_that_a_run_went_on_from(run, tiny, so
     with pytest.raises(Collapse, match="as it was at step 11"):
         fine_tune(tiny, some_sentences, FAST)
     assert all(torch.equal(value, saved[name]) for name, value in tiny.model.state_dict().items())
+    assert read_with_checksum(run / "latest.pt") == content  # what has collapsed is not saved
 
 
 def interrupt(*_, **__):

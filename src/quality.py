@@ -121,8 +121,8 @@ def effective_rank(embeddings: Float[np.ndarray, "n dim"]) -> float:
 def spectrum(embeddings: Embeddings) -> Float[np.ndarray, " dim"]:
     """The eigenvalues p of X'X / n, largest first: the share of the embeddings' squared length in each direction.
 
-    They sum to 1; one that towers above the others is an offset that all rows share. Their squares sum to the mean of all
-    squared cosines, but for the diagonal: at zero mean a wider range *is* a lower dimension, 1 / sum p^2.
+    They sum to 1; one that towers above the others is an offset that all rows share. Their squares sum to the mean of
+    all squared cosines, but for the diagonal: at zero mean a wider range *is* a lower dimension, 1 / sum p^2.
     """
     check_unit_rows(embeddings)
     second_moments = embeddings.T.astype(np.float64) @ embeddings

@@ -66,7 +66,7 @@ def pairwise_distribution(
     says so, as many pairs are drawn with the seed (10 million by default; 0 counts all whatever their number), and
     `quantile_interval` says how far a quantile may be off.
 
-    Mean and standard deviation are exact either way, in O(n dim^2): they come from sums (SCORECARD: (|sum x|^2 - n) /
+    Mean and standard deviation are exact either way, in O(n dim^2): they come from sums ((|sum x|^2 - n) /
     (n(n-1)) and (|X'X|_F^2 - n) / (n(n-1))), in float64.
 
     Raises `ValueError` for fewer than two rows, NaN, or rows that are not of unit length.

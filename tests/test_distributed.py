@@ -54,9 +54,7 @@ def both(tiny_folder, some_sentences, tmp_path_factory):
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     arguments = port, folder, str(tiny_folder), some_sentences
-    mp.spawn(
-        one_of_two, arguments, nprocs=2
-    )  # a fork of a process that has trained before may hang in the backward pass
+    mp.spawn(one_of_two, arguments, nprocs=2)  # forked after a training here, they may hang in the backward pass
     assert (len(list(folder.glob("stopped/*"))), len(list(folder.glob("undisturbed/*")))) == (1, 1)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
 

@@ -143,7 +143,9 @@ def gradients(encoder, tokens, rows, gradient_caching):
 def test_gradient_caching_changes_no_gradient(tiny, some_sentences, monkeypatch):
     """Three chunks of 32 views and one of 4, dropout on: the masks are drawn once and replayed."""
     tokens, rows, passes, embed = [tiny.tokenize(some_sentences)] * 2, list(range(50)), [], tiny.embed
-    monkeypatch.setattr(type(tiny), "embed", lambda _, batch: passes.append(len(batch["attention_mask"])) or embed(batch))
+    monkeypatch.setattr(
+        type(tiny), "embed", lambda _, batch: passes.append(len(batch["attention_mask"])) or embed(batch)
+    )
     plain = gradients(tiny, tokens, rows, False)
     assert passes == [32, 32, 32, 4]
     cached = gradients(tiny, tokens, rows, True)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 from sklearn.metrics import precision_recall_curve
 
-from src.quality import rung_auc, rung_d_prime
+from src.quality import Cosines, rung_auc, rung_d_prime
 from src.records import library_versions, write_atomically, write_json
 from src.scorecard import MAIN, Scorecard
 from src.similarity import PairwiseDistribution
@@ -29,7 +29,6 @@ LABELS |= {"name_trap_auc": "same event above shared names", "wording_trap_auc":
 LABELS |= {f"adversarial_{kind}_order": f"{kind} order where shared words mislead" for kind in ("topic", "fact")}
 COSINE = "cosine similarity of a pair of sentences"
 SHOWN_BINS = 200  # the 4,000 of a distribution joined, so that each is 0.01 wide in all that is compared
-Cosines = Float[np.ndarray, " pairs"]
 Grades = Int[np.ndarray, " pairs"] | Float[np.ndarray, " pairs"]
 Shares = Float[np.ndarray, " dim"]
 Estimate = tuple[float, float, float]  # value, low and high

@@ -14,7 +14,8 @@ from src import quality, similarity
 from src.bootstrap import REPLICATES, clusters_of, join_clusters, multiplicities, resampled_distributions
 from src.quality import ALL_GRADES, FACTS, TOPIC, Cosines, Grades
 from src.records import library_versions
-from src.similarity import Encode, PairwiseDistribution, cosines_of_pairs, paired_cosines
+from src.similarity import PairwiseDistribution, cosines_of_pairs, paired_cosines
+from src.transforms import Encode
 
 SUBSAMPLE = 2_000  # sentences that the intervals of range and geometry are made of
 RANDOM_PAIRS = 100_000  # for `agreement`

@@ -53,14 +53,15 @@ def resampled_distributions(
     embeddings: Float[np.ndarray, "n dim"],
     clusters: Int[np.ndarray, " n"],
     times: Int[np.ndarray, "replicates clusters"],
+    wordings: Int[np.ndarray, " n"],
 ) -> list[PairwiseDistribution | None]:
-    """The distribution of each replicate, None where no pair is left in it.
+    """The distribution of each replicate, None where no pair is left in it. Pairs of one wording do not count.
 
     The pairs between two clusters are counted once, as a histogram. A replicate is a weighted sum of these histograms:
     a pair counts as often as its first cluster was drawn, times as often as its second was. Copies of one sentence are
     not paired.
     """
-    first, second = np.triu_indices(len(embeddings), 1)
+    first, second = np.nonzero(np.triu(wordings[:, None] != wordings, 1))
     bins = ((embeddings @ embeddings.T + 1) * (BINS / 2)).astype(np.int32).clip(0, BINS - 1)[first, second]
     present, clusters = np.unique(clusters, return_inverse=True)
     times, count = times[:, present].astype(np.float64), len(present)

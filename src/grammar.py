@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -11,6 +12,7 @@ from src.records import ROOT
 
 SPLITS = ("train", "validation", "test")
 FAMILIES = ("combat", "invasion", "net", "race", "striking", "target")  # of sports that share much of their vocabulary
+REGISTERS = ("report", "headline", "live", "fan")  # a newspaper's sentence, its headline, a live ticker, a fan's post
 NAMED = ("person", "club", "place")  # slot types whose values come from names.yaml
 GRAMMAR_FOLDER = ROOT / "data" / "grammar"
 Names = dict[str, tuple[str, ...]]  # the names of one split, for each type in NAMED
@@ -56,6 +58,13 @@ class Slot:
     values: tuple[str, ...] = ()  # of a number or choice
 
 
+class Wording(NamedTuple):
+    """One way to state the facts of an event."""
+
+    text: str  # with slots: "{keeper} saves a penalty"
+    register: str  # one of REGISTERS, or a number in a list that names no registers
+
+
 @dataclass(frozen=True)
 class Event:
     """One kind of event in a sport: its slots, and its wordings for each split. Every wording states every fact."""
@@ -63,12 +72,12 @@ class Event:
     sport: str
     name: str
     slots: dict[str, Slot]
-    wordings: dict[str, tuple[str, ...]]
+    wordings: dict[str, tuple[Wording, ...]]
     family: str | None = None  # one of FAMILIES, if the sport belongs to one
 
-    def render(self, wording: str, facts: dict[str, str]) -> str:
+    def render(self, wording: Wording, facts: dict[str, str]) -> str:
         """The sentence that states `facts` (slot -> value) in this wording."""
-        sentence = _FIELD.sub(lambda match: self.slots[match[1]].forms[match[2] or ""](facts[match[1]]), wording)
+        sentence = _FIELD.sub(lambda match: self.slots[match[1]].forms[match[2] or ""](facts[match[1]]), wording.text)
         sentence = sentence.replace("s's ", "s' ")
         return sentence[0].upper() + sentence[1:]
 
@@ -141,22 +150,30 @@ def _read_range(node: yaml.Node) -> Slot:
     return Slot("number", _FORMS["number"] if decimals == 0 and high < 100 else {"": str}, values)
 
 
-def _read_wordings(node: yaml.Node, slots: dict[str, Slot], first_uses: dict[str, str]) -> tuple[str, ...]:
-    wordings = _texts(node)
-    _require(len(wordings) >= 2, node, "an event needs at least two wordings for each split")
-    for wording, item in zip(wordings, node.value):
-        fields = [(match[1], match[2] or "") for match in _FIELD.finditer(wording)]
-        for slot, form in fields:
-            _require(slot in slots, item, f"unknown slot {{{slot}}} in {wording!r}")
-            _require(form in slots[slot].forms, item, f"{{{slot}}} has no form {form!r} in {wording!r}")
-        for slot in slots:
-            _require(slot in dict(fields), item, f"the fact {{{slot}}} is not stated in {wording!r}")
-        _require(not re.search(r"\b[Aa]n? \{", wording), item, f"'a' or 'an' before a slot in {wording!r}")
-        _require(not re.search("[{}]", _FIELD.sub("", wording)), item, f"a brace outside a slot in {wording!r}")
-        no_slots = _FIELD.sub("{}", wording).lower()
-        _require(no_slots not in first_uses, item, f"the same wording as {first_uses.get(no_slots)}: {wording!r}")
-        first_uses[no_slots] = str(item.start_mark).strip()
-    return wordings
+def _read_wordings(node: yaml.Node, slots: dict[str, Slot], first_uses: dict[str, str]) -> tuple[Wording, ...]:
+    """`register: wording` lines, or a list of wordings that names no registers."""
+    if isinstance(node, yaml.MappingNode):
+        nodes = _mapping(node, optional=REGISTERS)
+    else:
+        nodes = {str(number): item for number, item in enumerate(_items(node))}
+    _require(len(nodes) >= 2, node, "an event needs at least two wordings for each split")
+    for item in nodes.values():
+        _check_wording(_text(item), item, slots, first_uses)
+    return tuple(Wording(_text(item), register) for register, item in nodes.items())
+
+
+def _check_wording(wording: str, node: yaml.Node, slots: dict[str, Slot], first_uses: dict[str, str]) -> None:
+    fields = [(match[1], match[2] or "") for match in _FIELD.finditer(wording)]
+    for slot, form in fields:
+        _require(slot in slots, node, f"unknown slot {{{slot}}} in {wording!r}")
+        _require(form in slots[slot].forms, node, f"{{{slot}}} has no form {form!r} in {wording!r}")
+    for slot in slots:
+        _require(slot in dict(fields), node, f"the fact {{{slot}}} is not stated in {wording!r}")
+    _require(not re.search(r"\b[Aa]n? \{", wording), node, f"'a' or 'an' before a slot in {wording!r}")
+    _require(not re.search("[{}]", _FIELD.sub("", wording)), node, f"a brace outside a slot in {wording!r}")
+    no_slots = _FIELD.sub("{}", wording).lower()
+    _require(no_slots not in first_uses, node, f"the same wording as {first_uses.get(no_slots)}: {wording!r}")
+    first_uses[no_slots] = str(node.start_mark).strip()
 
 
 def _require(condition: object, node: yaml.Node, reason: str) -> None:
@@ -190,9 +207,13 @@ def _mapping(node: yaml.Node, required: tuple[str, ...] = (), optional: tuple[st
     return values
 
 
-def _texts(node: yaml.Node) -> tuple[str, ...]:
+def _items(node: yaml.Node) -> list[yaml.Node]:
     _require(isinstance(node, yaml.SequenceNode) and node.value, node, "expected a list here")
-    texts = tuple(_text(item) for item in node.value)
+    return node.value
+
+
+def _texts(node: yaml.Node) -> tuple[str, ...]:
+    texts = tuple(_text(item) for item in _items(node))
     _require(len(set(texts)) == len(texts), node, "the same entry twice in one list")
     return texts
 

@@ -3,15 +3,23 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.stats import mannwhitneyu, spearmanr
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.metrics import roc_curve
 
 from src.similarity import Embeddings, PairwiseDistribution, check_rows, check_unit_rows
 
 TOPIC, FACTS, ALL_GRADES = (0, 1, 2), (2, 3, 4), (0, 1, 2, 3, 4)
 Cosines = Float[np.ndarray, " pairs"]
 Grades = Int[np.ndarray, " pairs"]
+Related = Bool[np.ndarray, " pairs"]
+RELATED_FROM = 2  # the grade from which on two sentences count as related: the same event
+WANTED = {  # of a threshold, by the share of related pairs that reach it and that of unrelated pairs
+    "recall_at_precision[0.9]": lambda recalls, rates: recalls >= 0.9 * (recalls + rates),
+    "recall_at_fpr[0.05]": lambda recalls, rates: rates <= 0.05,
+    "recall_at_fpr[0.01]": lambda recalls, rates: rates <= 0.01,
+}
 
 
 # ---- order and separation, of pairs of known grade ----
@@ -83,6 +91,23 @@ def word_overlap(train: Sequence[str], first: Sequence[str], second: Sequence[st
     shared, sizes = (np.asarray(counts.sum(1)).ravel() for counts in (one.multiply(two), one + two))
     similarities["Jaccard"] = shared / np.maximum(sizes - shared, 1)
     return similarities
+
+
+# ---- decisions ----
+
+
+def recalls(
+    cosines: Float[np.ndarray, " chosen_on"],
+    related: Bool[np.ndarray, " chosen_on"],
+    related_cosines: Float[np.ndarray, " judged_on"],
+) -> dict[str, float]:
+    """For each of `WANTED`, the share of other related pairs that is found at the lowest threshold that meets it on
+    these pairs. Related and unrelated pairs weigh the same, however many there are of each."""
+    rates, shares, thresholds = roc_curve(related, cosines, drop_intermediate=False)  # the first is infinity
+    return {
+        name: float((related_cosines >= thresholds[meets(shares, rates)].min()).mean())
+        for name, meets in WANTED.items()
+    }
 
 
 # ---- geometry, of one set of embeddings ----

@@ -12,6 +12,8 @@ import pandas as pd
 from src.grammar import GRAMMAR_FOLDER, NAMED, SPLITS, Event, Names, load_grammar, load_names
 
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}  # of the sentences of a sport that is in every split
+FOLLOW_UPS = 0.08  # of the sentences tell the last story again or correct it: 15 % of all have such a companion
+KINDS = ("balanced", "adversarial", "name trap", "wording trap")
 ALL = frozenset((*NAMED, "number"))  # the types of fact that sentences about different events can share
 Facts = dict[str, str]  # slot -> value
 
@@ -19,8 +21,9 @@ Facts = dict[str, str]  # slot -> value
 def generate_sentences(count: int = 20_000, seed: int = 0, folder: Path | str = GRAMMAR_FOLDER) -> pd.DataFrame:
     """`count` unique sentences, balanced over sports, events and wordings; the same for the same seed.
 
-    Columns: `sentence`, `sport`, `event`, `template` (event and wording), `facts` (JSON), `split`. Splits differ in
-    wordings and in names; a sport marked `only_in` is in that split alone.
+    Columns: `sentence`, `sport`, `event`, `register`, `template` (event and wording), `facts` (JSON), `split`. Splits
+    differ in wordings and in names; a sport marked `only_in` is in that split alone. Some stories are told more than
+    once, as in a real corpus: in other wordings, with the same facts or with one of them corrected.
 
     Raises `ValueError` when the grammar does not hold `count` distinct sentences.
     """
@@ -38,10 +41,16 @@ def generate_sentences(count: int = 20_000, seed: int = 0, folder: Path | str = 
             draws = _draw_sentences(events, split, names[split], Random(f"{seed}/{sport}/{split}"))
             rows += _distinct(draws, counts[split], f"{sport}, {split}")
     Random(seed).shuffle(rows)
-    return pd.DataFrame(rows, columns=["sentence", "sport", "event", "template", "facts", "split"])
+    return pd.DataFrame(rows, columns=["sentence", "sport", "event", "register", "template", "facts", "split"])
 
 
-def graded_pairs(split: str, per_grade: int = 400, seed: int = 0, folder: Path | str = GRAMMAR_FOLDER) -> pd.DataFrame:
+def graded_pairs(
+    split: str,
+    per_grade: int = 400,
+    seed: int = 0,
+    folder: Path | str = GRAMMAR_FOLDER,
+    kinds: tuple[str, ...] = KINDS,
+) -> pd.DataFrame:
     """Pairs of sentences of one split whose relatedness follows from their facts alone.
 
     Columns: `sentence1`, `template1`, `facts1`, the same of the second sentence, `grade` (4 same facts, 3 one fact
@@ -58,7 +67,8 @@ def graded_pairs(split: str, per_grade: int = 400, seed: int = 0, folder: Path |
         raise ValueError(f"{folder} has fewer than two sports in {split}: no pair of different sports can be made")
     names, rng = load_names(folder)[split], Random(f"{seed}/pairs/{split}")
     rows = []
-    for sport, plan in zip(cycle(sports), _plan_pairs(per_grade)):
+    plans = (plan for plan in _plan_pairs(per_grade) if plan.kind in kinds)
+    for sport, plan in zip(cycle(sports), plans):
         first, second, facts1, facts2 = _draw_pair(events, sport, plan, names, rng)
         one, two = rng.sample(range(len(first.wordings[split])), 2)
         if plan.grade < 2:
@@ -93,10 +103,18 @@ def draw_facts(event: Event, names: Names, rng: Random) -> Facts:
 
 def _draw_sentences(events: list[Event], split: str, names: Names, rng: Random) -> Iterator[tuple[str, ...]]:
     most = max(len(event.wordings[split]) for event in events)
-    wordings = [(event, i) for i in range(most) for event in events if i < len(event.wordings[split])]
-    for event, wording in cycle(wordings):
-        sentence, template, facts = _state(event, split, wording, draw_facts(event, names, rng))
-        yield sentence, event.sport, event.name, template, facts, split
+    turns = [(event, i) for i in range(most) for event in events if i < len(event.wordings[split])]
+    stories: dict[str, tuple[Facts, set[int]]] = {}  # event -> the facts last told, and in which wordings
+    for event, wording in cycle(turns):
+        facts, told_in = stories.get(event.name, ({}, {wording}))
+        if wording not in told_in and rng.random() < FOLLOW_UPS:
+            facts = rng.choice([facts, _change_one_fact(event, facts, names, rng) or facts])
+        else:
+            facts, told_in = draw_facts(event, names, rng), set()
+        stories[event.name] = facts, told_in | {wording}
+        sentence, template, facts_json = _state(event, split, wording, facts)
+        register = event.wordings[split][wording].register
+        yield sentence, event.sport, event.name, register, template, facts_json, split
 
 
 def _draw_triplets(events: list[Event], split: str, names: Names, rng: Random) -> Iterator[tuple[str, ...]]:
@@ -124,8 +142,8 @@ def _distinct(draws: Iterator[tuple[str, ...]], count: int, source: str) -> list
 
 def _state(event: Event, split: str, wording: int, facts: Facts) -> tuple[str, str, str]:
     """A sentence, its template and its facts as JSON."""
-    template = f"{event.sport}/{event.name}/{split}/{wording}"
-    return event.render(event.wordings[split][wording], facts), template, json.dumps(facts)
+    chosen = event.wordings[split][wording]
+    return event.render(chosen, facts), f"{event.sport}/{event.name}/{split}/{chosen.register}", json.dumps(facts)
 
 
 class _Plan(NamedTuple):

@@ -58,9 +58,13 @@ class PairwiseDistribution:
 
 
 def pairwise_distribution(
-    embeddings: Embeddings, sampled_pairs: int | None = None, seed: int = 0, progress: bool = False
+    embeddings: Embeddings,
+    sampled_pairs: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    wordings: Int[np.ndarray, " n"] | None = None,
 ) -> PairwiseDistribution:
-    """Distribution of the cosines of the pairs i < j of unit rows.
+    """Distribution of the cosines of the pairs i < j of unit rows; pairs of one number in `wordings` are left out.
 
     All pairs are counted up to `EXACT_ROWS` rows, on the GPU when there is one. Above that, or where `sampled_pairs`
     says so, as many pairs are drawn with the seed (10 million by default; 0 counts all whatever their number), and
@@ -69,15 +73,21 @@ def pairwise_distribution(
     Mean and standard deviation are exact either way, in O(n dim^2): they come from sums ((|sum x|^2 - n) /
     (n(n-1)) and (|X'X|_F^2 - n) / (n(n-1))), in float64.
 
-    Raises `ValueError` for fewer than two rows, NaN, or rows that are not of unit length.
+    Raises `ValueError` for fewer than two rows, NaN, rows that are not of unit length, or when no pair is left.
     """
     check_unit_rows(embeddings)
     embeddings = np.ascontiguousarray(embeddings, np.float32)
     n = len(embeddings)
     if sampled_pairs is None:
         sampled_pairs = SAMPLED_PAIRS if n > EXACT_ROWS else 0
+    if wordings is None:
+        wordings = np.arange(n)  # each its own
+    elif len(wordings) != n or len(set(wordings)) < 2:
+        raise ValueError(f"{n} embeddings, but {len(wordings)} wordings, {len(set(wordings))} of them different")
     counts = np.zeros(BINS, np.int64)
-    blocks = _sampled_blocks(embeddings, sampled_pairs, seed) if sampled_pairs else _all_blocks(embeddings)
+    blocks = _sampled_blocks(embeddings, wordings, sampled_pairs, seed)
+    if not sampled_pairs:
+        blocks = _all_blocks(embeddings, wordings)
     with tqdm(
         total=sampled_pairs or n * (n - 1) // 2, unit=" pairs", unit_scale=True, disable=not progress, leave=False
     ) as bar:
@@ -85,55 +95,71 @@ def pairwise_distribution(
             positions = cosines.add_(1).mul_(BINS / 2).int().clamp_(0, BINS - 1)
             counts += torch.bincount(positions, minlength=BINS).cpu().numpy()
             bar.update(len(positions))
-    mean, second = _moments(embeddings)
+    sums = _pair_sums(embeddings)
+    for wording in np.flatnonzero(np.bincount(wordings) > 1):
+        sums = sums - _pair_sums(embeddings[wordings == wording])
+    mean, second = sums[1:] / sums[0]
     std = max(second - mean**2, 0) ** 0.5
     return PairwiseDistribution(np.linspace(-1, 1, BINS + 1), counts, float(mean), float(std), bool(sampled_pairs))
 
 
-def within_groups(embeddings: Embeddings, groups: Sequence | np.ndarray) -> dict[str, PairwiseDistribution]:
-    """The distribution within each group: `groups` names the group of each row. A group of one has no pair and is left
-    out; raises `ValueError` when no group is left.
+def within_groups(
+    embeddings: Embeddings, groups: Sequence | np.ndarray, wordings: Sequence | np.ndarray | None = None
+) -> dict[str, PairwiseDistribution]:
+    """The distribution within each group: `groups` names the group of each row, and `wordings`, if given, its wording.
+    Pairs of one wording are left out, and so are groups without a pair; raises `ValueError` when no group is left.
 
     All pairs are counted as long as the groups together have no more of them than `EXACT_ROWS` rows; above that each
     group has its share of `SAMPLED_PAIRS`."""
     check_unit_rows(embeddings)
     if len(groups) != embeddings.shape[0]:
         raise ValueError(f"{embeddings.shape[0]} embeddings, but the groups of {len(groups)}")
-    names, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    if sizes.max() < 2:
-        raise ValueError("every group has one sentence: there is no pair within a group")
-    pairs = sizes * (sizes - 1) // 2
-    exact, share = pairs.sum() <= EXACT_ROWS**2 // 2, -(-SAMPLED_PAIRS // (sizes > 1).sum())
+    wordings = np.arange(len(groups)) if wordings is None else pd.factorize(np.asarray(wordings))[0]
+    members = {name: rows for name, rows in pd.Series(groups).groupby(groups).indices.items()}
+    members = {name: rows for name, rows in members.items() if len(set(wordings[rows])) > 1}
+    if not members:
+        raise ValueError("every group has one sentence or one wording: there is no pair within a group")
+    pairs = {name: len(rows) * (len(rows) - 1) // 2 for name, rows in members.items()}
+    exact, share = sum(pairs.values()) <= EXACT_ROWS**2 // 2, -(-SAMPLED_PAIRS // len(members))
+    sampled = {name: 0 if exact or pairs[name] <= share else share for name in members}
     return {
-        str(names[k]): pairwise_distribution(
-            embeddings[numbers == k], sampled_pairs=0 if exact or pairs[k] <= share else int(share)
-        )
-        for k in np.flatnonzero(sizes > 1)
+        str(name): pairwise_distribution(embeddings[rows], sampled[name], wordings=wordings[rows])
+        for name, rows in members.items()
     }
 
 
-def mean_width_within(embeddings: Embeddings, groups: Sequence | np.ndarray) -> float:
+def mean_width(within: dict[str, PairwiseDistribution]) -> float:
     """The width among relatively similar sentences: the mean over groups of the width within each."""
-    return float(np.mean([distribution.width for distribution in within_groups(embeddings, groups).values()]))
+    return float(np.mean([distribution.width for distribution in within.values()]))
 
 
-def _all_blocks(embeddings: Embeddings) -> Iterator[Float[torch.Tensor, " pairs"]]:
-    rows = torch.from_numpy(embeddings).to("cuda" if torch.cuda.is_available() else "cpu")
+def _all_blocks(embeddings: Embeddings, wordings: Int[np.ndarray, " n"]) -> Iterator[Float[torch.Tensor, " pairs"]]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows, wordings = torch.from_numpy(embeddings).to(device), torch.from_numpy(wordings).to(device)
+    repeats = len(wordings.unique()) < len(wordings)
     for i in range(0, len(rows), BLOCK):
         for j in range(i, len(rows), BLOCK):
             cosines = rows[i : i + BLOCK] @ rows[j : j + BLOCK].T
-            yield cosines[*torch.triu_indices(len(cosines), len(cosines), 1)] if i == j else cosines.ravel()
+            if repeats:
+                wanted = wordings[i : i + BLOCK, None] != wordings[j : j + BLOCK]
+                yield cosines[wanted.triu(1) if i == j else wanted]
+            else:
+                yield cosines[*torch.triu_indices(len(cosines), len(cosines), 1)] if i == j else cosines.ravel()
 
 
-def _sampled_blocks(embeddings: Embeddings, pairs: int, seed: int) -> Iterator[Float[torch.Tensor, " pairs"]]:
+def _sampled_blocks(
+    embeddings: Embeddings, wordings: Int[np.ndarray, " n"], pairs: int, seed: int
+) -> Iterator[Float[torch.Tensor, " pairs"]]:
     rng, n = np.random.default_rng(seed), embeddings.shape[0]
     for start in range(0, pairs, 64 * BLOCK):
         first = rng.integers(0, n, min(64 * BLOCK, pairs - start))
         second = (first + rng.integers(1, n, len(first))) % n  # any other row, all equally likely
-        yield torch.from_numpy(np.einsum("nd,nd->n", embeddings[first], embeddings[second]))
+        wanted = wordings[first] != wordings[second]
+        yield torch.from_numpy(np.einsum("nd,nd->n", embeddings[first[wanted]], embeddings[second[wanted]]))
 
 
-def _moments(embeddings: Float[np.ndarray, "n dim"]) -> tuple[float, float]:
+def _pair_sums(embeddings: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "3"]:
+    """Over the pairs i < j: how many there are, the sum of their cosines, and that of the squares."""
     total, gram, squares, fourth = 0, 0, 0, 0
     for i in range(0, len(embeddings), BLOCK):
         rows = embeddings[i : i + BLOCK].astype(np.float64)
@@ -141,7 +167,7 @@ def _moments(embeddings: Float[np.ndarray, "n dim"]) -> tuple[float, float]:
         total, gram = total + rows.sum(0), gram + rows.T @ rows
         squares, fourth = squares + lengths.sum(), fourth + np.square(lengths).sum()
     pairs = len(embeddings) * (len(embeddings) - 1)
-    return (np.square(total).sum() - squares) / pairs, (np.square(gram).sum() - fourth) / pairs
+    return np.array([pairs, np.square(total).sum() - squares, np.square(gram).sum() - fourth]) / 2
 
 
 def paired_cosines(first: Embeddings, second: Embeddings) -> Float[np.ndarray, " n"]:

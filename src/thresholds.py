@@ -5,14 +5,12 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from src.bootstrap import REPLICATES, clusters_of, resampled_rows
-from src.quality import Cosines, check_graded
-
-Related = Bool[np.ndarray, " pairs"]
+from src.quality import Cosines, Related, check_graded
 
 
 def choose_thresholds(

@@ -11,7 +11,7 @@ from src.bootstrap import (
     resampled_rows,
 )
 from src.scorecard import score
-from src.similarity import BINS
+from src.similarity import BINS, pairwise_distribution
 
 
 def check(distribution, cosines, drawn):
@@ -29,7 +29,8 @@ def test_resampled_distributions_are_those_of_explicit_resamples(unit_rows):
     rows, clusters = unit_rows(60, 8), np.random.default_rng(0).integers(0, 12, 60)
     times, resamples = multiplicities(clusters, 20, seed=0), resampled_rows(clusters, 20, seed=0)
     assert times.max() >= 3  # the pairs within a cluster count three times three
-    for distribution, drawn in zip(resampled_distributions(rows, clusters, times), resamples, strict=True):
+    distributions = resampled_distributions(rows, clusters, times, np.arange(60))
+    for distribution, drawn in zip(distributions, resamples, strict=True):
         check(distribution, rows @ rows.T, drawn)
 
 
@@ -38,13 +39,22 @@ def test_some_of_the_rows_are_resampled_with_the_clusters_of_all(unit_rows):
     rows, clusters = unit_rows(60, 8), np.arange(60) % 12
     times, resamples = multiplicities(clusters, 10, seed=0), resampled_rows(clusters, 10, seed=0)
     some = np.flatnonzero(np.isin(clusters, (3, 4, 9)))
-    for distribution, drawn in zip(resampled_distributions(rows[some], clusters[some], times), resamples, strict=True):
+    distributions = resampled_distributions(rows[some], clusters[some], times, np.arange(len(some)))
+    for distribution, drawn in zip(distributions, resamples, strict=True):
         check(distribution, rows @ rows.T, drawn[np.isin(drawn, some)])
+
+
+def test_pairs_of_one_wording_are_left_out_of_every_replicate(unit_rows):
+    rows, wordings = unit_rows(30, 8), np.arange(30) % 7
+    (distribution,) = resampled_distributions(rows, np.arange(30), np.ones((1, 30), np.int64), wordings)
+    whole = pairwise_distribution(rows, wordings=wordings)
+    assert np.abs(distribution.counts - whole.counts).sum() <= 4  # a cosine on the edge of a bin
+    assert distribution.mean == pytest.approx(whole.mean, abs=3e-4)
 
 
 def test_a_replicate_without_a_pair_has_no_distribution():
     times = np.array([[3, 0, 0], [0, 2, 1]])
-    none, one = resampled_distributions(np.eye(3, dtype=np.float32), np.arange(3), times)
+    none, one = resampled_distributions(np.eye(3, dtype=np.float32), np.arange(3), times, np.arange(3))
     assert none is None  # three copies of one sentence
     assert (one.counts.sum(), one.mean) == (2, pytest.approx(0, abs=2.6e-4))
 

@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from src.quality import (
     alignment,
     auc,
     effective_rank,
     order,
+    recalls,
     rung_auc,
     rung_d_prime,
     spectrum,
@@ -139,3 +140,30 @@ def test_word_overlap():
         assert ((values >= 0) & (values <= 1 + 1e-9)).all()
     assert similarities["Jaccard"][2] == similarities["word TF-IDF"][2] == 0
     assert word_overlap(train, ["goal in goal"], ["goal out"])["Jaccard"] == pytest.approx(1 / 3)
+
+
+def test_recall_at_a_threshold_of_other_pairs():
+    cosines, related = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]), np.array([1, 1, 0, 1, 0, 0], bool)
+    judged = np.array([0.85, 0.75, 0.65, 0.1])
+    # no unrelated pair reaches 0.8; down to 0.6 one of three does, and all related ones: a precision of 3/4
+    assert recalls(cosines, related, judged) == {
+        "recall_at_precision[0.9]": 0.25, "recall_at_fpr[0.05]": 0.25, "recall_at_fpr[0.01]": 0.25
+    }  # fmt: skip
+    # with ten times as many unrelated pairs the classes still weigh the same
+    many, labels = np.repeat(cosines, np.where(related, 1, 10)), np.repeat(related, np.where(related, 1, 10))
+    assert recalls(many, labels, judged) == recalls(cosines, related, judged)
+    assert recalls(5 * cosines - 1, related, 5 * judged - 1) == recalls(cosines, related, judged)
+    assert set(recalls(cosines, ~related, judged).values()) == {0.0}  # no threshold will do
+    perfect = np.where(related, 1.0, 0.0)
+    assert set(recalls(perfect, related, np.array([1.0, 0.5])).values()) == {0.5}
+
+
+def test_recall_follows_the_roc_curve_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    related = rng.random(4_000) < 0.3
+    cosines = rng.normal(related * 1.5, 1)
+    rates, shares, _ = roc_curve(related, cosines, drop_intermediate=False)
+    found = recalls(cosines, related, cosines[related])
+    assert found["recall_at_fpr[0.05]"] == pytest.approx(shares[rates <= 0.05].max())
+    assert found["recall_at_fpr[0.01]"] == pytest.approx(shares[rates <= 0.01].max())
+    assert found["recall_at_precision[0.9]"] == pytest.approx(shares[shares >= 9 * rates].max())

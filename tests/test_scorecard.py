@@ -2,10 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.quality import alignment, auc, order, rung_auc, rung_d_prime
+from src.quality import alignment, auc, order, recalls, rung_auc, rung_d_prime
 from src.scorecard import MAIN, MEASURES, compare, format_estimate, score, score_pairs, side_by_side
 from src.sentences import generate_sentences, graded_pairs
-from src.similarity import cosines_of_pairs, mean_width_within, pairwise_distribution
+from src.similarity import cosines_of_pairs, mean_width, pairwise_distribution, within_groups
 
 
 def lookup(sentences, rows):
@@ -34,7 +34,9 @@ def encode(corpus, pairs):
 
 @pytest.fixture(scope="module")
 def card(corpus, pairs, encode):
-    return score("random", encode, corpus, pairs, base=encode, replicates=40)
+    return score(
+        "random", encode, corpus, pairs, base=encode, replicates=40, thresholds_from=pairs[pairs["grade"] != 3]
+    )
 
 
 def test_every_measure_is_there_with_an_interval(card, corpus, encode):
@@ -51,7 +53,8 @@ def test_every_measure_is_there_with_an_interval(card, corpus, encode):
         distribution.mean,
         distribution.std,
     ]
-    assert card.values["width_within"] == pytest.approx(mean_width_within(embeddings, corpus["sport"].to_numpy()))
+    within = within_groups(embeddings, corpus["sport"].to_numpy(), corpus["template"].to_numpy())
+    assert card.values["width_within"] == pytest.approx(mean_width(within))
     assert card.values["agreement"] == pytest.approx(1)
 
 
@@ -70,6 +73,10 @@ def test_each_measure_of_pairs_is_of_its_own_kind_and_grades(card, pairs, encode
     name_trap, wording_trap, same = (kinds == kind for kind in ("name trap", "wording trap", "balanced"))
     expected["name_trap_auc"] = auc(cosines[name_trap & (grades == 2)], cosines[name_trap & (grades == 0)])
     expected["wording_trap_auc"] = auc(cosines[same & (grades == 4)], cosines[wording_trap])
+    related = grades >= 2
+    expected["related_auc"] = auc(cosines[same & related], cosines[same & ~related])
+    others = same & (grades != 3)
+    expected |= recalls(cosines[others], related[others], cosines[same & related])
     expected["alignment"] = alignment(cosines[same & (grades == 4)])
     assert {measure: card.values[measure] for measure in expected} == pytest.approx(expected)
     assert set(card.values) - set(expected) == {
@@ -185,9 +192,9 @@ def test_bad_input(corpus, pairs, encode):
 
 def test_cards_of_different_data_side_by_side(card, corpus, encode):
     other = score("thirty", encode, corpus[:30], resample="sport", replicates=10)
-    table = side_by_side([other, card], MAIN)
+    table = side_by_side([other, card], [*MAIN, "effective_rank"])
     assert list(table.columns) == ["thirty", "random"]
-    assert list(table.index) == list(MAIN)
+    assert list(table.index) == [*MAIN, "effective_rank"]
     assert table.loc["topic_order", "thirty"] == ""
     assert not table.stack().str.contains("*", regex=False).any()
     assert table.loc["width", "random"].startswith(f"{card.values['width']:.3f} [")

@@ -12,7 +12,7 @@ from src.quality import effective_rank, spectrum
 from src.similarity import (
     check_unit_rows,
     cosines_of_pairs,
-    mean_width_within,
+    mean_width,
     paired_cosines,
     pairwise_distribution,
     within_groups,
@@ -62,10 +62,10 @@ def test_equal_rows_fall_into_the_last_bin(unit_rows):
 def test_memory_does_not_grow_with_the_number_of_pairs(unit_rows):
     """No block of cosines has more than two million, however many rows there are: 8 MB in float32."""
     rows = unit_rows(3000, 8)
-    sizes = [len(cosines) for cosines in similarity._all_blocks(rows)]
+    sizes = [len(cosines) for cosines in similarity._all_blocks(rows, np.arange(3000))]
     assert sum(sizes) == 3000 * 2999 // 2
     assert max(sizes) <= 2_000_000
-    assert max(len(cosines) for cosines in similarity._sampled_blocks(rows, 3_000_000, 0)) <= 100_000
+    assert max(len(cosines) for cosines in similarity._sampled_blocks(rows, np.arange(3000), 3_000_000, 0)) <= 100_000
 
 
 @pytest.mark.parametrize(
@@ -191,11 +191,28 @@ def test_within_groups(unit_rows):
     within = within_groups(rows, groups)
     assert {name: int(d.counts.sum()) for name, d in within.items()} == {"a": 190, "b": 36}
     assert within["a"].mean == pytest.approx(naive(rows[:20]).mean(), abs=1e-6)
-    assert mean_width_within(rows, groups) == pytest.approx((within["a"].width + within["b"].width) / 2)
+    assert mean_width(within) == pytest.approx((within["a"].width + within["b"].width) / 2)
     with pytest.raises(ValueError, match="every group has one sentence"):
         within_groups(rows, np.arange(30))
     with pytest.raises(ValueError, match="30 embeddings, but the groups of 2"):
         within_groups(rows, ["a", "b"])
+
+
+@pytest.mark.parametrize("sampled_pairs", [0, 200_000])
+def test_pairs_of_one_wording_are_left_out(unit_rows, sampled_pairs):
+    rows, wordings = unit_rows(1_100, 8), np.arange(1_100) % 5  # more than a block
+    first, second = np.nonzero(np.triu(wordings[:, None] != wordings, 1))
+    cosines = np.einsum("nd,nd->n", rows[first], rows[second])
+    apart = pairwise_distribution(rows, sampled_pairs, wordings=wordings)
+    assert apart.mean == pytest.approx(cosines.mean(), abs=1e-6)
+    assert apart.std == pytest.approx(cosines.std(), abs=1e-6)
+    assert apart.width == pytest.approx(np.quantile(cosines, 0.95) - np.quantile(cosines, 0.05), abs=0.01)
+    assert sampled_pairs or apart.counts.sum() == len(cosines)
+    within = within_groups(rows, np.repeat(["a", "b", "one wording"], [600, 450, 50]), [*wordings[:1_050], *[0] * 50])
+    assert set(within) == {"a", "b"}
+    assert int(within["a"].counts.sum()) == 600 * 480 // 2
+    with pytest.raises(ValueError, match="3 embeddings, but 3 wordings, 1 of them different"):
+        pairwise_distribution(rows[:3], wordings=np.zeros(3, np.int64))
 
 
 def test_groups_with_too_many_pairs_share_a_sample(unit_rows, monkeypatch):

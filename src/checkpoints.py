@@ -7,8 +7,7 @@ and losses at the end of each epoch.
 import contextlib
 import hashlib
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,25 +15,31 @@ import torch
 from accelerate import PartialState
 from filelock import FileLock, Timeout
 
-from src.encoder import Encoder, Tokens
+from src.encoder import Encoder
+from src.objectives import Term
 from src.records import cache_key, output_folder, read_with_checksum, write_with_checksum
 from src.settings import TrainingSettings
 
 
 @contextlib.contextmanager
-def run_folder(encoder: Encoder, settings: TrainingSettings, tokens: list[Tokens], data) -> Iterator[Path | None]:
+def run_folder(
+    encoder: Encoder, settings: TrainingSettings, terms: Sequence[Term], targets: np.ndarray | None
+) -> Iterator[Path | None]:
     """Where this run is saved, named by all that it depends on; None without a cache. No other run may use the folder
-    until the end. `data` are the sentences, or targets that were given."""
+    until the end. `targets` are those that were given, not made of the sentences."""
     if encoder.cache is None:
         yield None
         return
     # a longer run begins as a shorter one does, and what the objective does not use changes nothing
-    unused = ("temperature",) if settings.objective == "topic_and_facts" else ("facts", "stretch")
-    used = {name: value for name, value in asdict(settings).items() if name not in ("epochs", "precision", *unused)}
+    used = settings.used() | {"epochs": None, "precision": settings.bf16}
+    texts = [[row["input_ids"] for row in view] for term in terms for view in term.views]
+    wanted = [
+        term.targets.tolist() for term in terms if term.targets is not None and term.targets.ndim == 1
+    ]  # of grades
+    given = None if targets is None else hashlib.sha256(targets.tobytes()).hexdigest()
     key = cache_key(
-        "training", used, settings.bf16, encoder.model.device.type, PartialState().num_processes, encoder.pooling,
-        encoder.weights_checksum(), [[row["input_ids"] for row in view] for view in tokens],
-        hashlib.sha256(data.tobytes()).hexdigest() if isinstance(data, np.ndarray) else data,
+        "training", used, encoder.model.device.type, PartialState().num_processes, encoder.pooling,
+        encoder.weights_checksum(), texts, wanted, given,
     )  # fmt: skip
     folder = output_folder(encoder.cache / f"{encoder.name}-{settings.objective}-{key}")
     lock = FileLock(folder / ".lock", timeout=0)

@@ -56,14 +56,17 @@ def load_sentences(
 def load_pairs(path: Path | str, seed: int = 0) -> pd.DataFrame:
     """Read graded pairs: columns `sentence1`, `sentence2`, `grade`, and any others, as `graded_pairs` makes them.
 
-    Without a column `kind` all pairs are `balanced`. Without a column `split` half of them, drawn with the seed, are
-    `validation` and the others `test`; pairs with the same first sentence stay together.
+    Grades may be on any scale, such as 0 to 4, 0 to 1, or 0 and 1: a column `relatedness` is added, which is 0 for the
+    lowest grade of the file and 1 for the highest. Without a column `kind` all pairs are `balanced`. Without a column
+    `split` half of them, drawn with the seed, are `validation` and the others `test`; pairs with the same first
+    sentence stay together.
     """
     table = _read(path)
     if missing := {"sentence1", "sentence2", "grade"} - set(table):
         raise ValueError(f"{path} has no column {sorted(missing)[0]!r}, only {', '.join(table)}")
     for column in ("sentence1", "sentence2"):
         check_sentences(table[column].tolist(), f"{path}, {column}")
+    table["relatedness"] = _relatedness(table, path)
     if "kind" not in table:
         table["kind"] = "balanced"
     if "split" not in table:
@@ -71,6 +74,18 @@ def load_pairs(path: Path | str, seed: int = 0) -> pd.DataFrame:
         chosen = np.random.default_rng(seed).random(first.max() + 1) < 0.5
         table["split"] = np.where(chosen, "validation", "test")[first]
     return table
+
+
+def _relatedness(pairs: pd.DataFrame, path: Path | str) -> pd.Series:
+    """The grades, mapped to [0, 1]."""
+    grades = pd.to_numeric(pairs["grade"], errors="coerce")
+    if len(wrong := np.flatnonzero(~np.isfinite(grades))):
+        raise ValueError(f"{path}, row {wrong[0] + 1}: the grade is {pairs['grade'].iloc[wrong[0]]!r}, not a number")
+    if grades.min() == grades.max():
+        raise ValueError(
+            f"{path}: all {len(grades)} pairs have the grade {grades.iloc[0]:g}: nothing can be learnt of them"
+        )
+    return (grades - grades.min()) / (grades.max() - grades.min())
 
 
 def general_language_pairs(seed: int = 0) -> tuple[pd.DataFrame, str]:

@@ -1,4 +1,4 @@
-"""The training objectives, each a pure function of tensors."""
+"""The training losses, each a pure function of tensors."""
 
 import torch
 import torch.nn.functional as F
@@ -30,10 +30,27 @@ def relation_loss(
 
     This is relational distillation (Park et al. 2019, arXiv 1904.05068) with a constant for each row left free, because
     only differences of cosines order sentences: the loss of row i is the variance of its differences over the other
-    rows. The diagonal does not count.
+    rows.
     """
+    return _differences(embeddings, targets, stretch).var(dim=1, correction=0).mean()
+
+
+def rehearsal_loss(embeddings: Float[Tensor, "batch dim"], before: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
+    """Mean squared difference between a batch's cosines and those of the same sentences before training (unit rows)."""
+    return _differences(embeddings, before, 1.0).square().mean()
+
+
+def graded_loss(
+    first: Float[Tensor, "batch dim"], second: Float[Tensor, "batch dim"], wanted: Float[Tensor, " batch"]
+) -> Float[Tensor, ""]:
+    """Mean squared difference between the cosine of row i of `first` and `second`, and the one wanted for it
+    (sentence-BERT's regression objective: Reimers & Gurevych 2019, section 3)."""
+    return F.mse_loss(F.cosine_similarity(first, second, dim=-1), wanted)
+
+
+def _differences(embeddings: Tensor, targets: Tensor, stretch: float) -> Float[Tensor, "batch others"]:
+    """Cosines of each row with the other rows, minus `stretch` times those of the targets; the diagonal left out."""
     rows = F.normalize(embeddings, dim=-1)
     differences = rows @ rows.T - stretch * (targets @ targets.T)
     diagonal = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-    differences = differences[~diagonal].view(len(rows), len(rows) - 1)
-    return differences.var(dim=1, correction=0).mean()
+    return differences[~diagonal].view(len(rows), len(rows) - 1)

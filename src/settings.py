@@ -6,7 +6,13 @@ from pathlib import Path
 import torch
 import yaml
 
-OBJECTIVES = ("simcse", "supervised_simcse", "topic_and_facts")
+OBJECTIVES = {  # what each uses beside the settings of every run
+    "simcse": ("temperature", "batch_size"),
+    "supervised_simcse": ("temperature", "batch_size"),
+    "topic_and_facts": ("facts", "stretch", "batch_size", "pair_weight"),
+    "graded_pairs": ("pair_weight", "pair_steps"),
+}
+COMMON = ("objective", "epochs", "learning_rate", "gradient_caching", "precision", "seed")
 
 
 @dataclass(frozen=True)
@@ -32,9 +38,11 @@ class TrainingSettings:
     objective: str = "topic_and_facts"  # one of OBJECTIVES
     epochs: int = 1  # Gao et al. 2021 train for one
     temperature: float = 0.05  # of both SimCSE objectives; theirs
-    facts: float = 0.7  # of topic_and_facts: the share of facts in the targets; the topic has the rest
+    facts: float = 0.75  # of topic_and_facts: the share of facts in the targets; the topic has the rest
     stretch: float = 2.5  # of topic_and_facts: by how much the targets' cosines are multiplied
-    learning_rate: float = 3e-5  # theirs for BERT-base with batches of 64
+    pair_weight: float = 3.0  # of graded pairs beside the other terms
+    pair_steps: int = 60  # of graded_pairs: the steps that make an epoch, each with 64 of the pairs
+    learning_rate: float | None = None  # None: 1e-4 for topic_and_facts; 3e-5, theirs for BERT-base, for the others
     batch_size: int = 64  # sentences, over all processes; each has batch_size - 1 negatives
     gradient_caching: bool = False  # large batches in little memory (Gao et al. 2021, arXiv 2101.06983); slower
     precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 autocast where the hardware has it
@@ -47,13 +55,31 @@ class TrainingSettings:
             raise ValueError(f"epochs is {self.epochs}: it must be a whole number, 1 or more")
         if not 0 <= self.facts <= 1:
             raise ValueError(f"facts is {self.facts}: it is a share, from 0 (topic alone) to 1 (facts alone)")
-        for name in ("temperature", "stretch", "learning_rate"):
+        for name in ("temperature", "stretch", "pair_weight", "pair_steps", "rate"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
+                raise ValueError(
+                    f"{name.replace('rate', 'learning_rate')} is {getattr(self, name)}: it must be above 0"
+                )
         if self.batch_size < 2:
             raise ValueError(f"batch_size is {self.batch_size}: without a second sentence there are no negatives")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise ValueError(f"precision is {self.precision!r}: expected auto, fp32 or bf16")
+
+    @property
+    def rate(self) -> float:
+        """The learning rate."""
+        if self.learning_rate is None:
+            return 1e-4 if self.objective == "topic_and_facts" else 3e-5
+        return self.learning_rate
+
+    @property
+    def name(self) -> str:
+        """What progress bars and pictures call it."""
+        return f"{self.objective}, temperature {self.temperature}" if "simcse" in self.objective else self.objective
+
+    def used(self) -> dict:
+        """The settings that the objective uses."""
+        return {name: getattr(self, name) for name in (*COMMON, *OBJECTIVES[self.objective])}
 
     @property
     def bf16(self) -> bool:

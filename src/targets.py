@@ -1,10 +1,9 @@
 """Topic and facts: the cosines that the relation loss learns, made of raw sentences and the base model alone.
 
-What a sentence is about stays when its names and numbers are swapped for others; what it says of whom goes. Each half
+What a sentence is about stays when its names and numbers are taken out; what it says of whom goes with them. Each half
 is sharpened on its own, and the two are joined.
 """
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, normalize
 
-from src.entities import find_entities, remove_entities, swap_entities
+from src.entities import find_entities, remove_entities
 from src.transforms import Centering, Encode, SpectralScaling
 
 # Neighbours are looked for among this many sentences at most, so that time and memory grow with the sentences and not
@@ -27,37 +26,35 @@ def topic_and_facts(
     sentences: Sequence[str],
     encode: Encode,
     facts: float,
-    seed: int = 0,
-    copies: int = 4,
     word_weight: float = 0.7,
-    neighbours: int | None = None,
+    rounds: int = 2,
     facts_power: float = -0.25,
 ) -> Float[np.ndarray, "n target_dim"]:
     """The targets of `relation_loss`, unit rows: the cosine of two is that of their facts, with the share `facts` in
     [0, 1], plus that of their topics, sharpened as a whole by spectral scaling.
 
-    `copies`, `word_weight` and `neighbours` act on the topic, `facts_power` on the facts; figures/constants.png shows
-    what each does. `neighbours` None is one candidate in 192.
+    The *topic* is the embedding of the sentence without names and numbers, beside its word topics; in each of the
+    `rounds` the mean of its nearest neighbours is added, so that sentences of one topic come together. The *facts* are
+    what the embedding loses when names and numbers are taken out, with its directions made more even (`facts_power`).
     """
-    entities = find_entities(sentences)
-    with warnings.catch_warnings():  # a copy may be cut because its new names are longer
-        warnings.simplefilter("ignore", UserWarning)
-        swapped = np.mean([encode(swap_entities(sentences, entities, seed + k)) for k in range(copies)], axis=0)
-    words = word_topics(remove_entities(sentences, entities))
-    topic = normalize(np.hstack([Centering().fit_transform(swapped), word_weight * words]))
-    topic = add_neighbours(topic, neighbours)
-    facts_rows = sharpen_facts(encode(list(sentences)), swapped, facts_power)
-    joined = np.hstack([np.sqrt(1 - facts) * topic, np.sqrt(facts) * facts_rows])
+    bare_sentences = [
+        bare if bare.strip() else sentence for bare, sentence in zip(_without_entities(sentences), sentences)
+    ]
+    embeddings, bare = encode(list(sentences)), encode(bare_sentences)
+    topic = normalize(np.hstack([Centering().fit_transform(bare), word_weight * word_topics(bare_sentences)]))
+    topic = Centering().fit_transform(topic)
+    for _ in range(rounds):
+        topic = add_neighbours(topic)
+    joined = np.hstack([np.sqrt(1 - facts) * topic, np.sqrt(facts) * lost_facts(embeddings, bare, facts_power)])
     return SpectralScaling(0.5).fit_transform(joined).astype(np.float32)
 
 
-def sharpen_facts(
-    embeddings: Float[np.ndarray, "n dim"], swapped: Float[np.ndarray, "n dim"], power: float
+def lost_facts(
+    embeddings: Float[np.ndarray, "n dim"], bare: Float[np.ndarray, "n dim"], power: float
 ) -> Float[np.ndarray, "n dim"]:
-    """The facts of each sentence, unit rows: what its embedding loses when names and numbers are swapped, its
-    directions made more even by spectral scaling with `power`. A sentence without names or numbers loses nothing; its
-    whole embedding stands in."""
-    facts, lost = SpectralScaling(power).fit_transform(embeddings), embeddings - swapped
+    """The facts of each sentence, unit rows. A sentence without names or numbers loses nothing when they are taken
+    out; its whole embedding stands in."""
+    facts, lost = SpectralScaling(power).fit_transform(embeddings), embeddings - bare
     has_entities = np.linalg.norm(lost, axis=1) > 1e-3
     if has_entities.sum() > 1:
         facts[has_entities] = SpectralScaling(power).fit_transform(lost[has_entities])
@@ -76,17 +73,22 @@ def word_topics(sentences: Sequence[str], dimensions: int = 50) -> Float[np.ndar
 
 
 def add_neighbours(
-    rows: Float[np.ndarray, "n dim"], neighbours: int | None = None, candidates: int = CANDIDATES, block: int = 1_024
+    rows: Float[np.ndarray, "n dim"], candidates: int = CANDIDATES, block: int = 1_024
 ) -> Float[np.ndarray, "n dim"]:
-    """Each row plus the mean of its nearest `neighbours`, centred: sentences of one topic come together."""
-    if neighbours == 0:
-        return Centering().fit_transform(rows)
-    among = rows
+    """Each row plus the mean of its nearest neighbours, one candidate in 192, centred."""
+    chosen = np.arange(len(rows))
     if len(rows) > candidates:
-        among = np.random.default_rng(0).choice(rows, candidates, replace=False)
-    if neighbours is None:
-        neighbours = max(1, round(len(among) / CANDIDATES_PER_NEIGHBOUR))
-    search = NearestNeighbors(n_neighbors=min(neighbours, len(among) - 1)).fit(among)
-    nearest = search.kneighbors(None if among is rows else rows, return_distance=False)  # None: not its own neighbour
-    means = [among[nearest[start : start + block]].mean(1) for start in range(0, len(rows), block)]
-    return Centering().fit_transform(rows + np.concatenate(means))
+        chosen = np.random.default_rng(0).choice(len(rows), candidates, replace=False)
+    neighbours = max(1, round(len(chosen) / CANDIDATES_PER_NEIGHBOUR))
+    search = NearestNeighbors(n_neighbors=min(neighbours + 1, len(chosen))).fit(rows[chosen])
+    means = np.empty_like(rows)
+    for start in range(0, len(rows), block):
+        nearest = chosen[search.kneighbors(rows[start : start + block], return_distance=False)]
+        others = nearest != np.arange(start, start + len(nearest))[:, None]  # no row is its own neighbour
+        others &= others.cumsum(1) <= neighbours
+        means[start : start + block] = np.einsum("nk,nkd->nd", others, rows[nearest]) / others.sum(1, keepdims=True)
+    return Centering().fit_transform(rows + means)
+
+
+def _without_entities(sentences: Sequence[str]) -> list[str]:
+    return remove_entities(sentences, find_entities(sentences))

@@ -1,4 +1,4 @@
-"""Fine-tuning by any of three objectives: one loop, with a look at the model after every epoch.
+"""Fine-tuning by any of `OBJECTIVES`: one loop, with a look at the model after every epoch.
 
 python -m src.training PROFILE.yaml trains and saves as fine_tune.ipynb does, without the looking. So does
 torchrun --nproc-per-node N -m src.training PROFILE.yaml on N processes, which share each batch.
@@ -12,24 +12,24 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather, reduce
+from accelerate.utils import gather, reduce
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from src.checkpoints import restore, run_folder, save
-from src.corpus import check_sentences, draw_sentences, load_sentences, split_sentences
+from src.corpus import draw_sentences, load_sentences, split_sentences
 from src.encoder import Encoder, Tokens, load_encoder
-from src.losses import info_nce, relation_loss
+from src.objectives import Term, make_terms
 from src.quality import effective_rank
 from src.sentences import triplets
-from src.settings import TrainingSettings, read_profile
+from src.settings import OBJECTIVES, TrainingSettings, read_profile
 from src.sharing import save_encoder
 from src.similarity import pairwise_distribution
-from src.targets import topic_and_facts
 
 PROBE = 64  # sentences by which a collapse is seen
 LOOKS = 4  # in an epoch, at the collapse guard; then the run is saved, too
@@ -44,6 +44,8 @@ def fine_tune(
     settings: TrainingSettings,
     after_epoch: Callable[[int], object] = lambda epoch: None,
     targets: Float[np.ndarray, "n target_dim"] | None = None,
+    pairs: pd.DataFrame | None = None,
+    rehearsal: Sequence[str] | None = None,
 ) -> list[float]:
     """Train `encoder` in place; returns the loss of every step.
 
@@ -53,53 +55,45 @@ def fine_tune(
       negative), each encoded once.
     - `topic_and_facts`: each sentence is encoded once, and the batch's cosines learn those of its `targets`, which
       `src.targets` makes of the sentences and the encoder as it comes unless they are given.
+    - `graded_pairs`: the cosines of `pairs` (a table of `load_pairs`) learn their grades. An epoch is
+      `settings.pair_steps` steps, and `sentences` are not used. All other objectives learn from `pairs`, too, if given.
 
-    `after_epoch(1)`, … is called with the model in eval mode. Sentences left over after the last full batch of an epoch
-    wait for the next one, which is shuffled anew. With `encoder.cache`, a run that was killed goes on from where it was
-    last saved, and what was trained is not trained again; `after_epoch` is called for all epochs all the same.
+    The last two keep the cosines among `rehearsal` sentences as they were. `after_epoch(1)`, … is called with the model
+    in eval mode. With `encoder.cache`, a run that was killed goes on from where it was last saved, and what was trained
+    is not trained again; `after_epoch` is called for all epochs all the same.
 
-    Raises `ValueError` for sentences that repeat or are fewer than a batch, for a model without dropout where its two
-    views would be equal, or for a damaged checkpoint; `RuntimeError` when another process is at the same run;
-    `Collapse` when the loss is not finite, all cosines get high, or few directions are left.
+    Raises `ValueError` for data that the objective cannot use, such as sentences that repeat or are fewer than a batch,
+    for a model without dropout where its two views would be equal, or for a damaged checkpoint; `RuntimeError` when
+    another process is at the same run; `Collapse` when the loss is not finite, all cosines get high, or few directions
+    are left.
     """
-    columns = _check_rows(sentences, settings)
     encoder.model.eval()
-    tokens = [encoder.tokenize(column) for column in columns]
-    if settings.objective == "simcse":
-        _refuse_equal_views(encoder, tokens[0][:2])
-        tokens *= 2  # the two views of a sentence differ by their dropout masks alone
-    with run_folder(encoder, settings, tokens, columns if targets is None else targets) as folder:
-        if settings.objective == "topic_and_facts":
-            if targets is None:
-                targets = topic_and_facts(columns[0], encoder.encode, settings.facts, settings.seed)
-            (targets,) = broadcast_object_list([targets])  # all processes have those of the first, to the last bit
-            targets = torch.from_numpy(targets).float().to(encoder.model.device)
+    terms = make_terms(encoder, sentences, settings, targets, pairs, rehearsal)
+    with run_folder(encoder, settings, terms, targets) as folder:
         try:
-            return _train(encoder, tokens, targets, settings, after_epoch, folder)
+            return _train(encoder, terms, settings, after_epoch, folder)
         finally:
             encoder.model.eval()
 
 
-def _train(encoder, tokens, targets, settings, after_epoch, folder: Path | None) -> list[float]:
+def _train(encoder, terms: Sequence[Term], settings, after_epoch, folder: Path | None) -> list[float]:
     """The loop. Dropout masks and the order of the sentences depend on seed and step alone, so that a checkpoint needs
     no random state, and nothing that `after_epoch` does changes the training."""
-    model, guard = encoder.model, CollapseGuard(encoder, tokens[0][:PROBE], settings)
-    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=0.0, fused=True)
-    steps = len(tokens[0]) // settings.batch_size  # of an epoch
+    model, guard = encoder.model, CollapseGuard(encoder, terms[0].views[0][:PROBE], settings)
+    optimizer = torch.optim.AdamW(model.parameters(), settings.rate, weight_decay=0.0, fused=True)
+    steps = settings.pair_steps if settings.objective == "graded_pairs" else terms[0].steps  # of an epoch
     finished, losses = restore(folder, encoder, optimizer, settings.epochs, steps, after_epoch)
     guard.keep_weights(len(losses))
 
     for epoch in range(finished, settings.epochs):
-        order = np.random.default_rng([settings.seed, epoch]).permutation(len(tokens[0]))
-        batches = order[: steps * settings.batch_size].reshape(steps, settings.batch_size).tolist()
         model.train()
         with _progress_bar(settings, epoch, len(losses) - epoch * steps, steps) as bar:
             for step in range(len(losses), (epoch + 1) * steps):
                 mask_seed = np.random.SeedSequence([settings.seed, step, PartialState().process_index])
                 torch.manual_seed(int(mask_seed.generate_state(1)[0]))
                 # warms up over a tenth of an epoch and then stays: epoch 1 of three is what a run of one epoch gives
-                optimizer.param_groups[0]["lr"] = settings.learning_rate * min(1.0, 10 * (step + 1) / steps)
-                loss = _training_step(encoder, tokens, targets, batches[step % steps], settings, optimizer)
+                optimizer.param_groups[0]["lr"] = settings.rate * min(1.0, 10 * (step + 1) / steps)
+                loss = _training_step(encoder, terms, step, settings, optimizer)
                 guard.check_loss(loss, step + 1)
                 losses.append(loss)
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
@@ -114,11 +108,9 @@ def _train(encoder, tokens, targets, settings, after_epoch, folder: Path | None)
     return losses
 
 
-def _training_step(encoder, tokens, targets, rows: list[int], settings, optimizer) -> float:
-    """One step of the optimizer on the batch's `rows`; returns the loss before it."""
-    with torch.autocast(encoder.model.device.type, torch.bfloat16, enabled=settings.bf16):
-        views = embed_views(encoder, tokens, rows, settings.gradient_caching)
-    loss = batch_loss(views.float(), None if targets is None else targets[rows], settings)
+def _training_step(encoder, terms: Sequence[Term], step: int, settings, optimizer) -> float:
+    """One step of the optimizer; returns the loss before it."""
+    loss = batch_loss(encoder, terms, step, settings)
     optimizer.zero_grad()
     loss.backward()
     parameters = [parameter for parameter in encoder.model.parameters() if parameter.grad is not None]
@@ -131,37 +123,38 @@ def _training_step(encoder, tokens, targets, rows: list[int], settings, optimize
     return loss.item()
 
 
-def batch_loss(
-    views: Float[Tensor, "batch views dim"],
-    targets: Float[Tensor, "batch target_dim"] | None,
-    settings: TrainingSettings,
-) -> Float[Tensor, ""]:
-    """The loss of a batch, in fp32: under bf16 a cosine has two digits, too few to be divided by 0.05."""
-    anchors, *others = views.unbind(1)
-    if settings.objective == "topic_and_facts":
-        return relation_loss(anchors, targets, settings.stretch)
-    return info_nce(anchors, others[0], settings.temperature, *others[1:])
+def batch_loss(encoder: Encoder, terms: Sequence[Term], step: int, settings: TrainingSettings) -> Float[Tensor, ""]:
+    """The weighted sum of the terms, whose texts are embedded together."""
+    rows = [term.rows(step, [settings.seed, number]) for number, term in enumerate(terms)]
+    texts = [[view[row] for row in chosen for view in term.views] for term, chosen in zip(terms, rows)]
+    with torch.autocast(encoder.model.device.type, torch.bfloat16, enabled=settings.bf16):
+        embeddings = embed_texts(encoder, [text for of_term in texts for text in of_term], settings.gradient_caching)
+    loss = 0.0
+    # in fp32: under bf16 a cosine has two digits, too few to be divided by 0.05
+    for term, chosen, own in zip(terms, rows, embeddings.float().split([len(of_term) for of_term in texts])):
+        targets = None if term.targets is None else torch.from_numpy(term.targets[chosen]).to(own.device)
+        loss = loss + term.weight * term.loss(own.view(len(chosen), len(term.views), -1), targets)
+    return loss
 
 
-def embed_views(
-    encoder: Encoder, tokens: Sequence[Tokens], rows: Sequence[int], gradient_caching: bool = False
-) -> Float[Tensor, "batch views dim"]:
-    """Embeddings of the batch's rows in each view. Under a launcher each process embeds its share of the rows.
+def embed_texts(encoder: Encoder, texts: Sequence, gradient_caching: bool = False) -> Float[Tensor, "texts dim"]:
+    """Embeddings of tokenized texts. Under a launcher each process embeds its share of them.
 
     With `gradient_caching` no chunk's activations are kept: each is run again, under the same dropout masks, when its
     gradient is known.
     """
     process = PartialState()
-    share = len(rows) // process.num_processes
-    own = rows[process.process_index * share : (process.process_index + 1) * share]
+    share = -(-len(texts) // process.num_processes)
+    filled = [*texts, *texts[: share * process.num_processes - len(texts)]]  # all processes have the same number
+    own = filled[process.process_index * share : (process.process_index + 1) * share]
     size = CHUNK
     if encoder.model.device.type == "cuda":
         size = CACHED_GPU_CHUNK if gradient_caching else GPU_CHUNK
     embed = partial(checkpoint, encoder.embed, use_reentrant=False) if gradient_caching else encoder.embed
-    order, chunks = zip(*encoder.batches([view[row] for row in own for view in tokens], size))
+    order, chunks = zip(*encoder.batches(own, size))
     embeddings = torch.cat([embed(chunk) for chunk in _look_up_words(encoder, chunks)])
     embeddings = embeddings[np.argsort(np.concatenate(order))]
-    return _gather_with_gradient(embeddings.view(len(own), len(tokens), -1))
+    return _gather_with_gradient(embeddings)[: len(texts)]
 
 
 def _look_up_words(encoder: Encoder, chunks: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
@@ -174,15 +167,14 @@ def _look_up_words(encoder: Encoder, chunks: Sequence[dict[str, Tensor]]) -> lis
     return [{**kept, "inputs_embeds": vectors.view(*rows.shape, -1)} for kept, vectors, rows in zip(others, words, ids)]
 
 
-def _gather_with_gradient(own: Float[Tensor, "share views dim"]) -> Float[Tensor, "batch views dim"]:
+def _gather_with_gradient(own: Float[Tensor, "share dim"]) -> Float[Tensor, "filled dim"]:
     """The rows of all processes; a gradient flows to this process's own."""
     rows, start = gather(own.detach()), PartialState().process_index * len(own)
     return torch.cat([rows[:start], own, rows[start + len(own) :]])
 
 
 def _progress_bar(settings: TrainingSettings, epoch: int, done: int, steps: int) -> tqdm:
-    temperature = f", temperature {settings.temperature}" if "simcse" in settings.objective else ""
-    label = f"{settings.objective}{temperature}, epoch {epoch + 1} of {settings.epochs}"
+    label = f"{settings.name}, epoch {epoch + 1} of {settings.epochs}"
     hidden = not PartialState().is_main_process
     return tqdm(total=steps, initial=done, desc=label, unit=" steps", leave=False, disable=hidden)
 
@@ -196,7 +188,7 @@ class CollapseGuard:
 
     def __init__(self, encoder: Encoder, probe: Tokens, settings: TrainingSettings):
         self.encoder, self.probe = encoder, probe
-        stretch = " or the stretch" if settings.objective == "topic_and_facts" else ""
+        stretch = " or the stretch" if "stretch" in OBJECTIVES[settings.objective] else ""
         self.advice = f"Lower the learning rate{stretch}, or train less"
         self.mean, self.rank = self._measure()
         self.keep_weights(0)
@@ -229,42 +221,6 @@ class CollapseGuard:
         step, weights = self.healthy
         self.encoder.model.load_state_dict(weights)
         raise Collapse(f"{reason}: stopped, and the model is as it was at step {step}. {self.advice}")
-
-
-def _check_rows(sentences: Sequence, settings: TrainingSettings) -> list[list[str]]:
-    """The columns of the training data, each checked: one of sentences, or two or three for supervised SimCSE."""
-    columns = [list(sentences)]
-    if settings.objective == "supervised_simcse":
-        lengths = {len(row) if isinstance(row, tuple | list) else 1 for row in sentences}
-        if lengths not in ({2}, {3}):
-            counts = " or ".join(map(str, sorted(lengths)))
-            raise ValueError(f"supervised_simcse learns from rows of 2 or 3 sentences each, these rows have {counts}")
-        columns = [list(column) for column in zip(*sentences)]
-    for column in columns:
-        check_sentences(column, "the training sentences")
-    if repeats := len(columns[0]) - len(set(columns[0])):
-        raise ValueError(f"{repeats} training sentences are repeats: each would be a false negative of its twin")
-    if settings.batch_size > len(sentences):
-        raise ValueError(f"batch_size is {settings.batch_size}, but there are only {len(sentences)} training sentences")
-    if settings.batch_size % (processes := PartialState().num_processes):
-        raise ValueError(f"batch_size is {settings.batch_size}, which {processes} processes cannot share evenly")
-    return columns
-
-
-def _refuse_equal_views(encoder: Encoder, tokens: Tokens) -> None:
-    """Two passes in training mode must differ, or the objective has nothing to teach."""
-    batch = encoder.pad(tokens)
-    encoder.model.train()
-    with torch.no_grad(), torch.random.fork_rng():
-        equal = torch.equal(encoder.embed(batch), encoder.embed(batch))
-    encoder.model.eval()
-    if equal:
-        config = encoder.model.config.to_dict()
-        zeros = [key for key, value in config.items() if "dropout" in key and "classifier" not in key and value == 0]
-        raise ValueError(
-            f"{encoder.name} has dropout 0 everywhere, both views of a sentence would be identical: set "
-            f"{', '.join(zeros)} in its config.json (0.1 in most models), or take the objective topic_and_facts"
-        )
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from src.records import read_with_checksum, write_atomically, write_with_checksu
 from src.sentences import generate_sentences
 from src.settings import TrainingSettings
 from src.sharing import save_encoder
-from src.training import Collapse, embed_views, fine_tune
+from src.training import Collapse, embed_texts, fine_tune
 from tests.tiny_model import make_tiny_model
 
 FAST = TrainingSettings("simcse", epochs=2, learning_rate=1e-3, batch_size=8)  # 9 steps an epoch, saved at 2 4 6 8 9
@@ -73,8 +73,8 @@ def at_step(number):
 
     def fault():
         taken = []
-        training.embed_views = lambda *arguments: (
-            die() if len(taken) + 1 == number else taken.append(1) or embed_views(*arguments)
+        training.embed_texts = lambda *arguments: (
+            die() if len(taken) + 1 == number else taken.append(1) or embed_texts(*arguments)
         )
 
     return fault
@@ -168,7 +168,7 @@ def test_what_after_epoch_draws_does_not_matter_to_a_run_that_goes_on(run, tiny_
 
 def count_steps(monkeypatch):
     steps = []
-    monkeypatch.setattr(training, "embed_views", lambda *arguments: steps.append(1) or embed_views(*arguments))
+    monkeypatch.setattr(training, "embed_texts", lambda *arguments: steps.append(1) or embed_texts(*arguments))
     return steps
 
 
@@ -280,9 +280,9 @@ def test_a_collapse_gives_back_the_weights_that_a_run_went_on_from(run, tiny, so
         with torch.no_grad():
             tiny.model.encoder.layer[-1].output.LayerNorm.weight.mul_(1e-4)
             tiny.model.encoder.layer[-1].output.LayerNorm.bias.fill_(1.0)
-        return embed_views(*arguments)
+        return embed_texts(*arguments)
 
-    monkeypatch.setattr(training, "embed_views", push)
+    monkeypatch.setattr(training, "embed_texts", push)
     with pytest.raises(Collapse, match="as it was at step 11"):
         fine_tune(tiny, some_sentences, FAST)
     assert all(torch.equal(value, saved[name]) for name, value in tiny.model.state_dict().items())

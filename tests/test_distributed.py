@@ -17,9 +17,10 @@ from accelerate import PartialState
 
 from src import training
 from src.encoder import load_encoder
+from src.objectives import make_terms
 from src.records import ROOT, read_json, read_with_checksum
 from src.settings import TrainingSettings
-from src.training import _training_step, embed_views, fine_tune
+from src.training import _training_step, embed_texts, fine_tune
 
 FAST = TrainingSettings("simcse", epochs=2, temperature=0.3, learning_rate=1e-3, batch_size=8, precision="fp32")
 CASES = [("simcse", False), ("simcse", True), ("supervised_simcse", False), ("topic_and_facts", False)]
@@ -35,8 +36,6 @@ def one_of_two(rank, port, folder, model, sentences):
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in place.items()})
     PartialState(cpu=True)
-    with pytest.raises(ValueError, match="batch_size is 7, which 2 processes"):
-        fine_tune(load_encoder(model, "mean"), sentences, replace(FAST, batch_size=7))
     steps = {case: loss_and_gradients(rank, model, sentences, *case) for case in CASES}
     encoded = {count: load_encoder(model, "mean").encode(sentences[:count], progress=False) for count in COUNTS}
     undisturbed = train(model, sentences, folder / "undisturbed")
@@ -67,10 +66,10 @@ def train(model, sentences, cache, stop_at=None):
         steps.append(arguments)
         if len(steps) == stop_at:
             raise Stopped
-        return embed_views(*arguments)
+        return embed_texts(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "embed_views", count)
+        patch.setattr(training, "embed_texts", count)
         losses = fine_tune(encoder, sentences, FAST)
     return losses, len(steps), encoder.weights_checksum()
 
@@ -79,35 +78,34 @@ def loss_and_gradients(rank, model, sentences, objective, gradient_caching):
     """One step under the dropout masks of this process."""
     encoder = load_encoder(model, "mean")
     settings = replace(FAST, objective=objective, gradient_caching=gradient_caching)
-    tokens, targets = encoder.tokenize(sentences), None
-    views = {"simcse": [tokens, tokens], "topic_and_facts": [tokens]}.get(objective, [tokens, tokens[1:], tokens[2:]])
-    if objective == "topic_and_facts":
-        targets = F.normalize(torch.randn(len(tokens), 8, generator=torch.Generator().manual_seed(0)))
+    rows = list(zip(sentences, sentences[1:], sentences[2:])) if objective == "supervised_simcse" else sentences
+    targets = F.normalize(torch.randn(len(rows), 8, generator=torch.Generator().manual_seed(0))).numpy()
+    terms = make_terms(encoder, rows, settings, targets, None, sentences[:7])
     encoder.model.train()
     torch.manual_seed(rank)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: None)  # it would hide gradients of another scale
         optimizer = torch.optim.SGD(encoder.model.parameters(), lr=1.0)
-        loss = _training_step(encoder, views, targets, list(range(3, 11)), settings, optimizer)
+        loss = _training_step(encoder, terms, 3, settings, optimizer)
     return loss, {name: value.grad for name, value in encoder.model.named_parameters() if value.grad is not None}
 
 
 def halves(seeds):
-    """`embed_views` of one process that draws, for each half of the batch, the dropout masks of another one."""
+    """`embed_texts` of one process that draws, for each half of the texts, the dropout masks of another one."""
 
-    def embed(encoder, tokens, rows, gradient_caching=False):
-        shares = []
-        for seed, own in zip(next(seeds), (rows[: len(rows) // 2], rows[len(rows) // 2 :])):
+    def embed(encoder, texts, gradient_caching=False):
+        shares, half = [], -(-len(texts) // 2)
+        for seed, own in zip(next(seeds), (texts[:half], [*texts[half:], *texts[: len(texts) % 2]])):
             torch.manual_seed(seed)
-            shares.append(embed_views(encoder, tokens, own, gradient_caching))
-        return torch.cat(shares)
+            shares.append(embed_texts(encoder, own, gradient_caching))
+        return torch.cat(shares)[: len(texts)]
 
     return embed
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_two_processes_have_the_loss_and_gradient_of_one(both, tiny_folder, some_sentences, monkeypatch, case):
-    monkeypatch.setattr(training, "embed_views", halves(iter([(0, 1)])))
+    monkeypatch.setattr(training, "embed_texts", halves(iter([(0, 1)])))
     loss, expected = loss_and_gradients(0, str(tiny_folder), some_sentences, *case)
     for theirs, gradients in (each["steps"][case] for each in both):
         assert theirs == pytest.approx(loss, abs=1e-5)
@@ -123,7 +121,7 @@ def test_a_run_of_two_processes_is_that_of_one_under_their_masks(both, tiny_fold
             yield [int(np.random.SeedSequence([0, step, rank]).generate_state(1)[0]) for rank in (0, 1)]
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "embed_views", halves(seeds()))
+        patch.setattr(training, "embed_texts", halves(seeds()))
         expected = fine_tune(load_encoder(str(tiny_folder), "mean"), some_sentences, FAST)
     for each in both:
         losses, steps, _ = each["undisturbed"]

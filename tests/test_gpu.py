@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 
 from src import encoder as encoder_module
-from src import training
+from src import objectives, training
 from src.encoder import load_encoder
+from src.objectives import make_terms
 from src.settings import TrainingSettings
 from src.similarity import pairwise_distribution
-from src.training import batch_loss, embed_views, fine_tune
+from src.training import batch_loss, embed_texts, fine_tune
 
 if os.environ.get("TESTS_OF") == "gpu" and not torch.cuda.is_available():
     pytest.fail("make test-gpu needs a GPU, and torch sees none: nothing was tested", pytrace=False)
@@ -50,24 +51,19 @@ def test_pairs_are_counted_as_on_the_cpu(unit_rows, monkeypatch):
     assert np.abs(np.cumsum(on_gpu.counts - on_cpu.counts)).max() < 1e-4 * on_cpu.counts.sum()  # on a bin's edge
 
 
-def loss_and_gradients(encoder, tokens, targets, rows, settings):
-    encoder.model.zero_grad()
-    loss = batch_loss(embed_views(encoder, tokens, rows, settings.gradient_caching), targets, settings)
-    loss.backward()
-    named = encoder.model.named_parameters()
-    return loss.item(), {name: p.grad.cpu() for name, p in named if p.grad is not None}
-
-
 @pytest.mark.parametrize("objective", ["simcse", "topic_and_facts"])
 def test_loss_and_gradient_are_those_of_the_cpu(tiny, some_sentences, objective):
     """Dropout is off, because the two devices draw other masks."""
-    tokens, rows = [tiny.tokenize(some_sentences)] * (2 if objective == "simcse" else 1), list(range(20))
-    targets = F.normalize(torch.randn(20, 8)) if objective == "topic_and_facts" else None
+    targets = F.normalize(torch.randn(len(some_sentences), 8)).numpy()
     settings, results = replace(FP32, objective=objective, temperature=0.4), []
+    terms = make_terms(tiny, some_sentences, settings, targets, None, None)
     for device in ("cuda", "cpu"):
-        tiny.model.to(device)
-        own = None if targets is None else targets.to(device)
-        results.append(loss_and_gradients(tiny, tokens, own, rows, settings))
+        tiny.model.to(device).eval()
+        tiny.model.zero_grad()
+        loss = batch_loss(tiny, terms, 0, settings)
+        loss.backward()
+        gradients = {name: p.grad.cpu().clone() for name, p in tiny.model.named_parameters() if p.grad is not None}
+        results.append((loss.item(), gradients))
     (on_gpu, gradients), (on_cpu, expected) = results
     assert on_gpu == pytest.approx(on_cpu, abs=1e-5)
     assert all(torch.allclose(gradients[name], expected[name], atol=1e-5) for name in expected)
@@ -76,23 +72,24 @@ def test_loss_and_gradient_are_those_of_the_cpu(tiny, some_sentences, objective)
 def test_gradient_caching_replays_the_masks(tiny, some_sentences, monkeypatch):
     for name in ("GPU_CHUNK", "CACHED_GPU_CHUNK"):
         monkeypatch.setattr(training, name, 16)  # several chunks
-    tokens, results = [tiny.tokenize(some_sentences)] * 2, []
+    terms, results = make_terms(tiny, some_sentences, FP32, None, None, None), []
     tiny.model.train()
     for caching in (False, True):
         torch.manual_seed(7)
-        settings = replace(FP32, gradient_caching=caching)
-        results.append(loss_and_gradients(tiny, tokens, None, list(range(50)), settings)[1])
+        tiny.model.zero_grad()
+        batch_loss(tiny, terms, 0, replace(FP32, gradient_caching=caching)).backward()
+        results.append({name: p.grad.clone() for name, p in tiny.model.named_parameters() if p.grad is not None})
     assert all(torch.allclose(results[0][name], results[1][name], atol=1e-5) for name in results[0])
 
 
 def test_the_loss_is_fp32_where_the_model_runs_in_bf16(tiny, some_sentences, monkeypatch):
-    seen, loss = [], training.info_nce
+    seen, loss = [], objectives.info_nce
 
     def look(anchors, *others):
         seen.append((anchors.dtype, torch.is_autocast_enabled(anchors.device.type)))
         return loss(anchors, *others)
 
-    monkeypatch.setattr(training, "info_nce", look)
+    monkeypatch.setattr(objectives, "info_nce", look)
     losses = fine_tune(tiny, some_sentences, replace(FP32, precision="bf16"))
     assert losses[-1] < losses[0]
     assert seen == [(torch.float32, False)] * 8
@@ -117,9 +114,9 @@ def test_training_is_repeatable_and_goes_on(tiny_folder, some_sentences, tmp_pat
             steps.append(arguments)
             if len(steps) == 6:
                 raise Stopped
-            return embed_views(*arguments)
+            return embed_texts(*arguments)
 
-        patch.setattr(training, "embed_views", stop)
+        patch.setattr(training, "embed_texts", stop)
         with pytest.raises(Stopped):
             train(tmp_path)
     resumed, weights_resumed = train(tmp_path)

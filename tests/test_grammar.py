@@ -42,7 +42,7 @@ def test_every_wording_states_every_fact():
     for event in load_grammar():
         for wordings in event.wordings.values():
             for wording in wordings:
-                assert set(re.findall(r"\{(\w+)", wording)) == set(event.slots)
+                assert set(re.findall(r"\{(\w+)", wording.text)) == set(event.slots)
 
 
 def test_forms(curling):
@@ -110,7 +110,7 @@ def test_decimals_and_numbers_from_100_have_no_form_in_words(curling, bounds, va
         ("sport: curling", "sport: curling\nfamily: rackett", "curling.yaml, line 2: family must be .*combat.*, not 'rackett'"),
         ("sport: curling", "sport: curling\nfamily: [net, race]", "line 2: expected plain text"),
         ("sport: curling", "sport: curling\nfamilly: target", "line 2: unknown key 'familly'.*family"),
-        (" two\"]", " one\"]", "line 12: the same entry twice"),
+        (" two\"]", " one\"]", "line 12: the same wording as .*line 12"),
         (", \"{skip} {shot} {end} {place} two\"", "", "line 12: .*at least two wordings"),
         ("in {place} the {shot} by {skip} settled end {end:words}", "{skip} {shot} {end} {place} one", "line 12: the same wording as .*curling.yaml.*, line 11"),
         (CURLING, "", "curling.yaml, line 1: the file is empty"),
@@ -120,6 +120,25 @@ def test_decimals_and_numbers_from_100_have_no_form_in_words(curling, bounds, va
 def test_a_broken_grammar_is_refused_with_file_line_and_reason(curling, old, new, message):
     with pytest.raises(GrammarError, match=message):
         load_grammar(curling(old, new))
+
+
+def test_wordings_name_their_registers(curling):
+    old = ' ["{skip} {shot} {end} {place} one", "{skip} {shot} {end} {place} two"]'
+    named = """
+        report: "{skip} {shot} {end} {place} one"
+        fan: "{skip} {shot} {end} {place} two"
+"""
+    (event,) = load_grammar(curling(old, named))
+    assert [wording.register for wording in event.wordings["test"]] == ["report", "fan"]
+    assert [wording.register for wording in event.wordings["train"]] == ["0", "1"]
+    for wrong, message in (
+        (named.replace("fan", "poem"), "line 14: unknown key 'poem', expected one of report, headline, live, fan"),
+        (named.replace("fan", "report"), "line 14: 'report' is given twice"),
+        (named.replace("two", "one"), "line 14: the same wording as .*line 13"),
+        ('\n        report: "{skip} {shot} {end} {place} one"\n', "line 13: .*at least two wordings"),
+    ):
+        with pytest.raises(GrammarError, match=message):
+            load_grammar(curling(old, wrong))
 
 
 def test_a_wording_repeated_in_another_file_or_with_other_slot_names_is_refused(curling):
@@ -157,7 +176,7 @@ def test_broken_names_are_refused(curling):
     for old, new, message in (
         ("place:\n    [", f"place:\n    [{shared}, ", f"more than one split: {shared}"),
         ("validation:", "exam:", r"names.yaml, line \d+: .*'exam'"),
-        ("  given:\n    [", "  given:\n    [Mara, ", r"line 4: .*twice"),
+        ("  given:\n    [", "  given:\n    [Mara, ", r"line 5: .*twice"),
         (
             text[text.index("  club:") : text.index("  place:")],
             "  club: [Old Lynxes]\n",

@@ -2,6 +2,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,13 +10,14 @@ import yaml
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from src import training
+from src import objectives, training
 from src.encoder import load_encoder
-from src.losses import info_nce
+from src.losses import graded_loss, info_nce, rehearsal_loss
+from src.objectives import Term, make_terms
 from src.records import read_json
 from src.settings import TrainingSettings
 from src.targets import topic_and_facts
-from src.training import Collapse, batch_loss, embed_views, fine_tune
+from src.training import Collapse, batch_loss, embed_texts, fine_tune
 from tests.tiny_model import make_tiny_model
 
 FAST = TrainingSettings("simcse", epochs=2, learning_rate=1e-3, batch_size=8, precision="fp32")  # 9 steps an epoch
@@ -104,13 +106,13 @@ def test_the_two_views_differ_by_dropout_alone(tiny, some_sentences):
     tokens, rows = tiny.tokenize(some_sentences), [5, 3, 60, 8]
     with torch.no_grad():
         alone = tiny.embed(tiny.pad([tokens[row] for row in rows]))
-        views = embed_views(tiny, [tokens, tokens], rows)
+        doubled = [tokens[row] for row in rows for _ in range(2)]
+        views = embed_texts(tiny, doubled).view(4, 2, -1)
         assert torch.allclose(views, torch.stack([alone, alone], 1), atol=1e-5)
         tiny.model.train()
         torch.manual_seed(1)
-        first, second = embed_views(tiny, [tokens, tokens], rows).unbind(1)
+        first, second = embed_texts(tiny, doubled).view(4, 2, -1).unbind(1)
         torch.manual_seed(1)
-        doubled = [tokens[row] for row in rows for _ in range(2)]
         order = sorted(range(8), key=lambda view: -len(doubled[view]["input_ids"]))
         masked = tiny.embed(tiny.pad([doubled[view] for view in order]))[np.argsort(order)]
     assert torch.equal(first, masked[::2])
@@ -118,37 +120,93 @@ def test_the_two_views_differ_by_dropout_alone(tiny, some_sentences):
     assert F.cosine_similarity(first, second).max() < 0.99999
 
 
-def test_the_loss_is_that_of_the_objective(unit_rows):
-    first, second, third = (torch.from_numpy(unit_rows(6, 4, seed)) for seed in range(3))
-    two, three = torch.stack([first, second], 1), torch.stack([first, second, third], 1)
-    settings = replace(FAST, temperature=0.3)
-    assert batch_loss(two, None, settings) == info_nce(first, second, 0.3)
-    assert batch_loss(three, None, replace(settings, objective="supervised_simcse")) == info_nce(
-        first, second, 0.3, third
+def test_the_loss_is_that_of_the_objective(tiny, some_sentences):
+    """Each term by hand, of the rows that it draws; the whole is their weighted sum. Dropout is off."""
+    pairs, rehearsal = graded(some_sentences), some_sentences[40:]
+    rows = np.array(some_sentences[:72]).reshape(24, 3).tolist()
+
+    def embed(sentences):
+        return tiny.embed(tiny.pad(tiny.tokenize(sentences)))
+
+    def loss_and_terms(objective, sentences, **data):
+        settings = replace(FAST, objective=objective, temperature=0.3, stretch=1.0, pair_weight=2.0)
+        terms = make_terms(tiny, sentences, settings, data.get("targets"), data.get("pairs"), data.get("rehearsal"))
+        return batch_loss(tiny, terms, 5, settings), [term.rows(5, [0, n]) for n, term in enumerate(terms)]
+
+    loss, ((*chosen,),) = loss_and_terms("supervised_simcse", rows)
+    anchors, positives, hard = (embed([rows[row][column] for row in chosen]) for column in range(3))
+    assert torch.allclose(loss, info_nce(anchors, positives, 0.3, hard), atol=1e-5)
+
+    loss, (chosen, of_pairs) = loss_and_terms(
+        "topic_and_facts", some_sentences, pairs=pairs, targets=tiny.encode(some_sentences)
     )
-    relations = replace(FAST, objective="topic_and_facts", stretch=1.0)
-    assert batch_loss(first[:, None], first, relations) == pytest.approx(0, abs=1e-6)
-    assert batch_loss(first[:, None], second, relations) > 0.01
+    drawn = pairs.iloc[of_pairs]
+    wanted = torch.tensor(-0.1 + drawn["relatedness"].to_numpy(), dtype=torch.float32)
+    of_grades = graded_loss(embed(drawn["sentence1"].tolist()), embed(drawn["sentence2"].tolist()), wanted)
+    assert torch.allclose(loss, 2 * of_grades, atol=1e-5)  # the targets are the model's own: the other term is 0
+
+    loss, (of_pairs, rehearsed) = loss_and_terms("graded_pairs", [], pairs=pairs, rehearsal=rehearsal)
+    assert len(of_pairs) == len(set(of_pairs)) == 30  # all there are
+    assert len(rehearsed) == len(set(rehearsed)) == 32
+    assert loss > 0
+    with torch.no_grad():
+        assert rehearsal_loss(embed(rehearsal), torch.from_numpy(tiny.encode(rehearsal))) == pytest.approx(0, abs=1e-9)
 
 
-def gradients(encoder, tokens, rows, gradient_caching):
+def graded(sentences):
+    """Thirty pairs of three grades."""
+    table = pd.DataFrame({"sentence1": sentences[:30], "sentence2": sentences[30:60], "grade": [0, 1, 2] * 10})
+    return table.assign(relatedness=table["grade"] / 2)
+
+
+@pytest.mark.parametrize("objective", ["graded_pairs", "topic_and_facts", "simcse"])
+def test_graded_pairs_come_to_the_cosines_of_their_grades(tiny, some_sentences, objective):
+    pairs = graded(some_sentences)
+    settings = replace(FAST, objective=objective, pair_steps=20, pair_weight=20.0, learning_rate=2e-3)
+    losses = fine_tune(tiny, some_sentences, settings, pairs=pairs, rehearsal=some_sentences[60:])
+    assert len(losses) == (40 if objective == "graded_pairs" else 18)
+    cosines = (tiny.encode(pairs["sentence1"].tolist()) * tiny.encode(pairs["sentence2"].tolist())).sum(1)
+    means = pd.Series(cosines).groupby(pairs["grade"]).mean()
+    assert means[0] < means[1] - 0.05
+    assert means[1] < means[2] - 0.05
+
+
+def test_rehearsal_keeps_cosines_as_they_were(tiny_folder, some_sentences):
+    kept = []
+    for rehearsal in (None, some_sentences[40:]):
+        encoder = load_encoder(str(tiny_folder), "mean")
+        before = encoder.encode(some_sentences[40:])
+        fine_tune(
+            encoder, [], replace(FAST, objective="graded_pairs"), pairs=graded(some_sentences), rehearsal=rehearsal
+        )
+        after = encoder.encode(some_sentences[40:])
+        kept.append(np.abs(after @ after.T - before @ before.T).mean())
+    assert kept[1] < 0.7 * kept[0]
+
+
+def test_graded_pairs_need_pairs(tiny, some_sentences):
+    with pytest.raises(ValueError, match="graded_pairs learns from pairs"):
+        fine_tune(tiny, some_sentences, replace(FAST, objective="graded_pairs"))
+
+
+def gradients(encoder, texts, gradient_caching):
     encoder.model.zero_grad()
     encoder.model.train()
     torch.manual_seed(7)
-    loss = batch_loss(embed_views(encoder, tokens, rows, gradient_caching), None, FAST)
+    loss = info_nce(*embed_texts(encoder, texts, gradient_caching).view(50, 2, -1).unbind(1), 0.05)
     loss.backward()
     return loss.item(), {name: p.grad.clone() for name, p in encoder.model.named_parameters() if p.grad is not None}
 
 
 def test_gradient_caching_changes_no_gradient(tiny, some_sentences, monkeypatch):
     """Three chunks of 32 views and one of 4, dropout on: the masks are drawn once and replayed."""
-    tokens, rows, passes, embed = [tiny.tokenize(some_sentences)] * 2, list(range(50)), [], tiny.embed
+    texts, passes, embed = [row for row in tiny.tokenize(some_sentences[:50]) for _ in range(2)], [], tiny.embed
     monkeypatch.setattr(
         type(tiny), "embed", lambda _, batch: passes.append(len(batch["attention_mask"])) or embed(batch)
     )
-    plain = gradients(tiny, tokens, rows, False)
+    plain = gradients(tiny, texts, False)
     assert passes == [32, 32, 32, 4]
-    cached = gradients(tiny, tokens, rows, True)
+    cached = gradients(tiny, texts, True)
     assert len(passes) == 4 + 8  # each is run again
     assert cached[0] == pytest.approx(plain[0], abs=1e-6)
     assert cached[1].keys() == plain[1].keys()
@@ -176,20 +234,15 @@ def test_warm_up_and_clipping(tiny_folder, some_sentences):
     assert min(norms) < 0.9  # and only where it is longer
 
 
-def test_each_sentence_is_used_once_an_epoch_at_most(tiny_folder, some_sentences, monkeypatch):
+def test_each_sentence_is_used_once_an_epoch_at_most():
     """72 sentences in batches of 10: two are left over, and the next epoch's order is another."""
-    batches = []
-    monkeypatch.setattr(
-        training, "embed_views", lambda *arguments: batches.append(arguments[2]) or embed_views(*arguments)
-    )
-    losses, _ = train(tiny_folder, some_sentences, replace(FAST, batch_size=10))
-    assert len(losses) == len(batches) == 14
-    epochs = [[row for rows in half for row in rows] for half in (batches[:7], batches[7:])]
+    term = Term([[{}] * 72], lambda embeddings, _: embeddings.sum(), 10)
+    epochs = [[row for step in steps for row in term.rows(step, [0, 0])] for steps in (range(7), range(7, 14))]
     for rows in epochs:
         assert len(rows) == len(set(rows)) == 70
         assert set(rows) < set(range(72))
     assert epochs[0] != epochs[1] != sorted(epochs[1])
-    assert [len(rows) for rows in batches] == [10] * 14
+    assert term.rows(3, [0, 0]).tolist() == epochs[0][30:40] != term.rows(3, [1, 0]).tolist()
 
 
 @pytest.mark.parametrize("objective", ["simcse", "topic_and_facts"])
@@ -197,13 +250,13 @@ def test_bf16_learns_much_the_same_and_its_loss_is_fp32(tiny_folder, some_senten
     settings, seen = replace(FAST, objective=objective), []
     fp32 = train(tiny_folder, some_sentences, settings)[0]
     name = "info_nce" if objective == "simcse" else "relation_loss"
-    loss = getattr(training, name)
+    loss = getattr(objectives, name)
 
     def look(embeddings, *others):
         seen.append((embeddings.dtype, torch.is_autocast_enabled("cpu")))
         return loss(embeddings, *others)
 
-    monkeypatch.setattr(training, name, look)
+    monkeypatch.setattr(objectives, name, look)
     bf16 = train(tiny_folder, some_sentences, replace(settings, precision="bf16"))[0]
     assert seen == [(torch.float32, False)] * 18
     assert fp32 != bf16
@@ -220,7 +273,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, some_sentences):
 def test_topic_and_facts_learns_its_targets_without_dropout(stiff_folder, some_sentences):
     """One view is enough, so a model without dropout will do. Targets that are given are the ones that are learned."""
     stiff = load_encoder(str(stiff_folder), "mean")
-    targets = topic_and_facts(some_sentences, lambda s: stiff.encode(s, progress=False), 0.7)
+    targets = topic_and_facts(some_sentences, lambda s: stiff.encode(s, progress=False), FAST.facts)
     before = stiff.encode(some_sentences, progress=False)
     settings = replace(FAST, objective="topic_and_facts", epochs=4)
     losses = fine_tune(stiff, some_sentences, settings)
@@ -282,9 +335,9 @@ def test_a_collapse_stops_the_run_and_gives_back_the_model(tiny, some_sentences,
             healthy.update({name: value.clone() for name, value in tiny.model.state_dict().items()})
         if len(steps) == 6:
             collapse(tiny.model, kind)
-        return embed_views(*arguments)
+        return embed_texts(*arguments)
 
-    monkeypatch.setattr(training, "embed_views", push)
+    monkeypatch.setattr(training, "embed_texts", push)
     with pytest.raises(Collapse, match=rf"{reason}.* at step 6.* as it was at step 4\. Lower"):
         fine_tune(tiny, some_sentences, FAST)
     assert all(torch.equal(value, healthy[name]) for name, value in tiny.model.state_dict().items())
@@ -312,9 +365,9 @@ def test_every_kind_of_encoder_embeds_in_training_as_it_does_in_evaluation(tiny_
     encoder = load_encoder(str(tmp_path), "mean")
     tokens = encoder.tokenize([*some_sentences[:5], "a far longer sentence, of many more words than all of the others"])
     with torch.no_grad():
-        views = embed_views(encoder, [tokens], list(range(6)))
+        together = embed_texts(encoder, tokens)
         alone = torch.cat([encoder.embed(encoder.pad([row])) for row in tokens])
-    assert torch.allclose(views[:, 0], alone, atol=1e-5)
+    assert torch.allclose(together, alone, atol=1e-5)
     settings = replace(FAST, epochs=1)
     if kind == "modernbert":
         with pytest.raises(ValueError, match="set attention_dropout, embedding_dropout, mlp_dropout"):

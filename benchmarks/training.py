@@ -32,12 +32,13 @@ from benchmarks.pairwise import embeddings, peak, seconds
 from experiments.study import MAX_LENGTH, MODEL, SIMCSE, draw_data
 from src import plots
 from src.encoder import load_encoder
+from src.objectives import make_terms
 from src.presets import find_weights
 from src.quality import FACTS, TOPIC, order
 from src.records import ROOT
 from src.settings import TrainingSettings
 from src.similarity import Encode, cosines_of_pairs, pairwise_distribution
-from src.training import batch_loss, embed_views, fine_tune
+from src.training import batch_loss, fine_tune
 
 SETTINGS = replace(SIMCSE, temperature=0.05)  # the paper's values
 PRECISIONS = ("fp32", "bf16") if SETTINGS.bf16 else ("fp32",)
@@ -62,7 +63,7 @@ def train_there(sentences: list[str], settings: TrainingSettings) -> tuple[float
     with tempfile.TemporaryDirectory() as folder:
         arguments = SentenceTransformerTrainingArguments(
             folder, num_train_epochs=1, per_device_train_batch_size=settings.batch_size, seed=settings.seed,
-            learning_rate=settings.learning_rate, lr_scheduler_type="constant_with_warmup", bf16=settings.bf16,
+            learning_rate=settings.rate, lr_scheduler_type="constant_with_warmup", bf16=settings.bf16,
             warmup_steps=-(-len(sentences) // settings.batch_size // 10), save_strategy="no", disable_tqdm=True,
             use_cpu=not GPU, logging_strategy="no", report_to="none", dataloader_drop_last=True,
         )  # fmt: skip
@@ -87,13 +88,14 @@ def other_library() -> SentenceTransformer:
 def memory(batch_size: int, gradient_caching: bool) -> float:
     """GB at the peak of the second step, beside what is held before (on a GPU, of its memory); fp32."""
     encoder = load_encoder(MODEL, max_length=MAX_LENGTH)
-    tokens = encoder.tokenize(draw_data("validation", max(BATCHES), 1)[0])
+    sentences = draw_data("validation", max(BATCHES), 1)[0]
     optimizer = torch.optim.AdamW(encoder.model.parameters(), 1e-5)
-    encoder.model.train()
 
     def step(rows: int) -> None:
-        views = embed_views(encoder, [tokens, tokens], list(range(rows)), gradient_caching)
-        batch_loss(views, None, SETTINGS).backward()
+        settings = replace(SETTINGS, batch_size=rows, gradient_caching=gradient_caching)
+        terms = make_terms(encoder, sentences, settings, None, None, None)
+        encoder.model.train()
+        batch_loss(encoder, terms, 0, settings).backward()
         optimizer.step()
         optimizer.zero_grad()
 

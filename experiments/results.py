@@ -122,11 +122,14 @@ def speed(settings: dict, numbers: dict) -> list[Table]:
     return tables
 
 
-def blind_reader() -> Table:
-    grades, reader = pd.read_csv(DATA / "blind_grades.csv")[["grade", "reader_grade"]].T.to_numpy()
-    explanation = "Grades that a language model gave to generated test pairs, knowing neither grammar nor grades"
-    row = [len(grades), (grades == reader).sum(), number(cohen_kappa_score(grades, reader, weights="linear"))]
-    return Table("A blind reader", explanation, ["pairs", "same grade", "weighted κ"], [row])
+def blind_readers() -> Table:
+    pairs = pd.read_csv(DATA / "blind_grades.csv")
+    explanation = "Grades that two language models gave to generated test pairs, knowing neither grammar nor grades"
+    rows = []
+    for reader in ("reader1", "reader2"):
+        kappa = cohen_kappa_score(pairs["grade"], pairs[reader], weights="linear")
+        rows.append([reader, len(pairs), (pairs["grade"] == pairs[reader]).sum(), number(kappa)])
+    return Table("Blind readers", explanation, ["", "pairs", "same grade", "weighted κ"], rows)
 
 
 def markdown(table: Table, source: str) -> str:
@@ -151,7 +154,7 @@ def page() -> str:
         except KeyError as missing:
             raise ValueError(f"{FIGURES / name}.json has no {missing}: run again what writes it") from missing
         texts += [markdown(table, f"figures/{name}.json") for table in tables]
-    return "\n\n".join([*texts, markdown(blind_reader(), "data/blind_grades.csv")]) + "\n"
+    return "\n\n".join([*texts, markdown(blind_readers(), "data/blind_grades.csv")]) + "\n"
 
 
 def main() -> None:

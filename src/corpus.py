@@ -58,8 +58,11 @@ def load_pairs(path: Path | str, seed: int = 0) -> pd.DataFrame:
 
     Grades may be on any scale, such as 0 to 4, 0 to 1, or 0 and 1: a column `relatedness` is added, which is 0 for the
     lowest grade of the file and 1 for the highest. Without a column `kind` all pairs are `balanced`. Without a column
-    `split` half of them, drawn with the seed, are `validation` and the others `test`; pairs with the same first
-    sentence stay together.
+    `split` half of them are `train`, a quarter `validation` and a quarter `test`, drawn with the seed; pairs with the
+    same first sentence stay together.
+
+    Raises `ValueError` naming the row of a grade that is no number, of a pair that has two grades, or of an empty
+    sentence, and when all grades are equal.
     """
     table = _read(path)
     if missing := {"sentence1", "sentence2", "grade"} - set(table):
@@ -71,13 +74,15 @@ def load_pairs(path: Path | str, seed: int = 0) -> pd.DataFrame:
         table["kind"] = "balanced"
     if "split" not in table:
         first = pd.factorize(table["sentence1"])[0]
-        chosen = np.random.default_rng(seed).random(first.max() + 1) < 0.5
-        table["split"] = np.where(chosen, "validation", "test")[first]
+        drawn = np.random.default_rng(seed).choice(
+            ["train", "validation", "test"], first.max() + 1, p=[0.5, 0.25, 0.25]
+        )
+        table["split"] = drawn[first]
     return table
 
 
 def _relatedness(pairs: pd.DataFrame, path: Path | str) -> pd.Series:
-    """The grades, mapped to [0, 1]."""
+    """The grades, mapped to [0, 1]. Raises `ValueError` for what is no grade, and for a pair that has two."""
     grades = pd.to_numeric(pairs["grade"], errors="coerce")
     if len(wrong := np.flatnonzero(~np.isfinite(grades))):
         raise ValueError(f"{path}, row {wrong[0] + 1}: the grade is {pairs['grade'].iloc[wrong[0]]!r}, not a number")
@@ -85,6 +90,10 @@ def _relatedness(pairs: pd.DataFrame, path: Path | str) -> pd.Series:
         raise ValueError(
             f"{path}: all {len(grades)} pairs have the grade {grades.iloc[0]:g}: nothing can be learnt of them"
         )
+    sides = np.sort(pairs[["sentence1", "sentence2"]].to_numpy(str), axis=1)
+    by_pair = grades.groupby([sides[:, 0], sides[:, 1]]).transform("nunique")
+    if len(twice := np.flatnonzero(by_pair > 1)):
+        raise ValueError(f"{path}, row {twice[0] + 1}: the pair has two grades, here and in row {twice[1] + 1}")
     return (grades - grades.min()) / (grades.max() - grades.min())
 
 

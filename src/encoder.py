@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from jaxtyping import Float, Int
+from safetensors.numpy import load_file
 from torch import Tensor
 from tqdm import tqdm
 from transformers import (
@@ -32,9 +33,12 @@ from src.corpus import check_sentences
 from src.pooling import POOLINGS, pool
 from src.presets import find_weights
 from src.records import cache_key, output_folder, read_json, read_with_checksum, write_with_checksum
+from src.transforms import AffineMap
 
 BATCH_SIZE = 64  # sentences in a forward pass on a CPU
 GPU_TOKENS = 2**15  # in a forward pass on a GPU, which idles where they are few
+DENSE = "3_Dense"
+TRANSFORMED = ["Transformer", "Pooling", "Normalize", "Dense", "Normalize"]  # the modules of a model with a transform
 Tokens = Sequence[Mapping[str, list[int]]]  # tokenized sentences
 
 
@@ -49,6 +53,7 @@ class Encoder:
     max_length: int  # tokens, special ones included
     sha256: str  # of the weights file it was loaded from
     prompt: str = ""  # put before each sentence
+    transform: AffineMap | None = None  # of the unit embeddings, fitted; saved with the model as a dense layer
     cache: Path | None = None  # a folder for embeddings and trained weights
 
     def embed(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "batch dim"]:
@@ -130,6 +135,8 @@ class Encoder:
                 vectors[rows] = F.normalize(self.embed(batch).float(), dim=-1).cpu().numpy()
                 bar.update(len(rows))
         self.model.train(was_training)
+        if self.transform and len(vectors):
+            vectors = self.transform.transform(vectors)
         embeddings = np.empty((len(tokens), vectors.shape[1]), np.float32)
         for rows, share in gather_object([(own, vectors)]):
             embeddings[rows] = share
@@ -141,6 +148,8 @@ class Encoder:
         digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
         for name, value in self.model.state_dict().items():
             digest.update(name.encode() + value.cpu().numpy().tobytes())
+        if self.transform:
+            digest.update(self.transform.mean_.tobytes() + self.transform.matrix_.tobytes())
         return digest.hexdigest()
 
 
@@ -171,7 +180,8 @@ def load_encoder(
     transformer.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     name = preset.name if preset else (folder if Path(model).is_dir() else Path(model)).name
-    return Encoder(name, transformer, tokenizer, pooling, max_length, checksum, prompt, Path(cache) if cache else None)
+    cache, transform = Path(cache) if cache else None, _saved_transform(folder)
+    return Encoder(name, transformer, tokenizer, pooling, max_length, checksum, prompt, transform, cache)
 
 
 def _load_transformer(weights: Path) -> PreTrainedModel:
@@ -206,8 +216,8 @@ def _sentence_transformers_settings(folder: Path) -> tuple[str | None, int | Non
     none. Raises `ValueError` for layers that are not read here."""
     files = ("modules.json", "config_sentence_transformers.json", "1_Pooling/config.json", "sentence_bert_config.json")
     modules, general, pooling, lengths = (read_json(folder / f) if (folder / f).is_file() else {} for f in files)
-    kinds = {module["type"].rsplit(".", 1)[-1] for module in modules}
-    if more := sorted(kinds - {"Transformer", "Pooling", "Normalize"}):
+    kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
+    if kinds != TRANSFORMED and (more := sorted(set(kinds) - {"Transformer", "Pooling", "Normalize"})):
         raise ValueError(f"{folder} has a layer that is not read here, {', '.join(more)}, after its pooling")
     prompt = (general.get("prompts") or {}).get(general.get("default_prompt_name"), "")
     if prompt and not pooling.get("include_prompt", True):
@@ -216,3 +226,14 @@ def _sentence_transformers_settings(folder: Path) -> tuple[str | None, int | Non
     modes = [mode for key, mode in names.items() if pooling.get(f"pooling_mode_{key}")]
     mode = pooling.get("pooling_mode", "+".join(modes))  # version 6 writes one word, older ones a flag for each
     return mode or None, lengths.get("max_seq_length"), prompt
+
+
+def _saved_transform(folder: Path) -> AffineMap | None:
+    """The dense layer that `save_encoder` writes, if there is one. Raises `ValueError` for one of another kind."""
+    if not (folder / DENSE / "config.json").is_file():
+        return None
+    if not read_json(folder / DENSE / "config.json")["activation_function"].endswith("Identity"):
+        raise ValueError(f"{folder / DENSE} has an activation: only an affine layer is read here")
+    weights = load_file(folder / DENSE / "model.safetensors")
+    matrix = weights["linear.weight"].T.astype(np.float64)
+    return AffineMap.of(-weights["linear.bias"] @ np.linalg.pinv(matrix), matrix)

@@ -17,6 +17,7 @@ from src.settings import TrainingSettings
 from src.targets import topic_and_facts
 
 COSINES = (-0.1, 0.9)  # wanted for the lowest and the highest grade
+FEWEST_PAIRS = 10
 PAIRS, REHEARSED = 64, 32  # graded pairs and everyday sentences in a step
 
 
@@ -87,6 +88,11 @@ def _sentence_term(encoder: Encoder, sentences: Sequence, settings: TrainingSett
 
 
 def _pair_term(encoder: Encoder, pairs: pd.DataFrame, settings: TrainingSettings) -> Term:
+    if len(pairs) < FEWEST_PAIRS or pairs["relatedness"].nunique() < 2:
+        grades = pairs["relatedness"].nunique()
+        raise ValueError(
+            f"{len(pairs)} pairs of {grades} grades: {FEWEST_PAIRS} pairs or more, not all alike, are needed"
+        )
     views = [encoder.tokenize(pairs[column].tolist()) for column in ("sentence1", "sentence2")]
     low, high = COSINES
     wanted = (low + (high - low) * pairs["relatedness"].to_numpy()).astype(np.float32)

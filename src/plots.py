@@ -25,6 +25,8 @@ GRADES = {0: "other sport", 1: "same sport", 2: "same event", 3: "one fact diffe
 LABELS = {"width": "width of all pairs", "width_within": "width within a sport", "mean": "mean cosine"}
 LABELS |= {f"rung_auc[{k}]": f"{GRADES[k]} above {GRADES[k - 1]}" for k in (1, 2, 3, 4)}
 LABELS |= {f"rung_d_prime[{k}]": f"d′ of {GRADES[k]} and {GRADES[k - 1]}" for k in (1, 2, 3, 4)}
+LABELS |= {"recall_at_precision[0.9]": "related pairs found at precision 0.9"}
+LABELS |= {f"recall_at_fpr[{rate}]": f"found at a false-positive rate of {rate}" for rate in (0.05, 0.01)}
 LABELS |= {"name_trap_auc": "same event above shared names", "wording_trap_auc": "same facts above same wording"}
 LABELS |= {f"adversarial_{kind}_order": f"{kind} order where shared words mislead" for kind in ("topic", "fact")}
 COSINE = "cosine similarity of a pair of sentences"
@@ -52,7 +54,7 @@ def _grid(count: int, height: float | int, title: str, columns: int = 4, **optio
     return figure, axes.flat[:count]
 
 
-def _label(measure: str) -> str:
+def label_of(measure: str) -> str:
     return LABELS.get(measure, measure.replace("_", " ").replace("[", " ").replace("]", ""))
 
 
@@ -108,14 +110,13 @@ def _draw_histograms(axes: Iterable, distributions: dict[str, PairwiseDistributi
         axis.set(ylabel="density", xlim=(max(low - 0.05, -1), min(high + 0.12, 1)))
 
 
-def loss_curves(losses: dict[str, Sequence[float]], steps_per_epoch: int, title: str) -> Figure:
-    """Loss of every step, a panel a run since their scales differ, with its mean by epoch."""
-    figure, axes = _grid(len(losses), 2.6, f"{title}; black: mean of the epoch")
-    for axis, (label, values), colour in zip(axes, losses.items(), cycle(COLOURS[1:])):
-        axis.plot(np.arange(1, len(values) + 1) / steps_per_epoch, values, color=colour, lw=1, alpha=0.7)
-        for epoch, start in enumerate(range(0, len(values), steps_per_epoch)):
-            axis.hlines(np.mean(values[start : start + steps_per_epoch]), epoch, epoch + 1, color="black", lw=1.5)
-        axis.set(title=label, xlabel="epoch", ylabel="loss", ylim=(0, None))
+def loss_curves(losses: dict[str, Sequence[float]], title: str) -> Figure:
+    """Loss of every step, a panel a run since their scales differ."""
+    figure, axes = _grid(len(losses), 2.6, title)
+    for axis, (run, values), colour in zip(axes, losses.items(), cycle(COLOURS[1:])):
+        axis.plot(np.arange(1, len(values) + 1), values, color=colour, lw=1)
+        axis.set(xlabel="step", ylabel="loss", ylim=(0, None))
+        axis.set_title(fill(run, 30), fontsize="medium")
     return figure
 
 
@@ -130,7 +131,7 @@ def by_epoch(panels: dict[str, dict[str, Sequence]], title: str) -> Figure:
             axis.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.2, lw=0)
             axis.plot(epochs, values.mean(0), color=colour, marker=marker, label=run)
         axis.axhline(values[0, 0], color="grey", lw=0.8, ls=":")
-        axis.set_title(fill(_label(measure), 26), fontsize="medium")
+        axis.set_title(fill(label_of(measure), 26), fontsize="medium")
         axis.set(xlabel="epoch", xticks=epochs, xticklabels=["base", *epochs[1:]], ymargin=0.2)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
@@ -159,7 +160,7 @@ def frontier(families: dict[str, dict[str, dict[str, Estimate]]], control: dict[
                     axis.annotate(name, place, (0, 6), textcoords="offset points", ha="center", fontsize=7)
         if order in control:
             axis.axhline(control[order], color="grey", ls="--", lw=1, label="word overlap, best of three")
-        axis.set(xlabel=f"{_label(width)} (p95 − p5)", ylabel=f"{_label(order)} (Spearman)", xmargin=0.08)
+        axis.set(xlabel=f"{label_of(width)} (p95 − p5)", ylabel=f"{label_of(order)} (Spearman)", xmargin=0.08)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 
@@ -207,7 +208,7 @@ def differences(cards: Sequence[Scorecard], title: str, measures: Sequence[str] 
             difference, low, high = card.estimate(measure, minus=base)
             axis.plot([low, high], [row, row], color=colour, lw=1.5)
             axis.plot(difference, row, marker=marker, color=colour, mfc=colour if low > 0 or high < 0 else "white")
-        axis.set_title(fill(f"{_label(measure)} ({base.values[measure]:.2f})", 22), fontsize="small")
+        axis.set_title(fill(f"{label_of(measure)} ({base.values[measure]:.2f})", 22), fontsize="small")
         axis.tick_params(labelsize="small")
         axis.locator_params(axis="x", nbins=4)
     axes[0].set_yticks(range(len(others)), [card.name for card in others])

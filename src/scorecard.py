@@ -178,6 +178,24 @@ def side_by_side(cards: Sequence[Scorecard], measures: Iterable[str] = MEASURES)
     return pd.DataFrame(columns).reindex([m for m in measures if any(m in card.values for card in cards)]).fillna("")
 
 
+def values_of(cards: Sequence[Scorecard], measures: Sequence[str]) -> pd.DataFrame:
+    """One row a card, for the eye: values of which a star marks those of `compare`."""
+    rows = compare(cards, measures).T
+    return rows.map(lambda text: text.split(" [")[0] + "*" * text.endswith("*"))
+
+
+def rescaled(card: Scorecard, width: float) -> Scorecard:
+    """What c -> a + b c makes of a card, with b so that the width is the one given. Ranges grow in proportion; all
+    orders and decisions stay what they are, to the last digit."""
+    ranges = ["width", "width_within", "std"]
+    factors = {m: width / card.values["width"] if m in ranges else 1.0 for m in card.values}
+    factors = {m: factor for m, factor in factors.items() if m not in ("mean", "uniformity", "alignment")}
+    values = {m: card.values[m] * factor for m, factor in factors.items()}
+    kept = [m for m in card.replicates if m in factors]
+    drawn = card.replicates[kept] * [factors[m] for m in kept]
+    return Scorecard(f"{card.name}, rescaled", values, drawn, card.settings)
+
+
 def format_estimate(estimate: Sequence[float]) -> str:
     value, low, high = estimate
     return f"{value:.3f}" + ("" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]")

@@ -9,7 +9,7 @@ import yaml
 OBJECTIVES = {  # what each uses beside the settings of every run
     "simcse": ("temperature", "batch_size"),
     "supervised_simcse": ("temperature", "batch_size"),
-    "topic_and_facts": ("facts", "stretch", "batch_size", "pair_weight"),
+    "topic_and_facts": ("facts", "stretch", "batch_size", "pair_weight", "sharpen"),
     "graded_pairs": ("pair_weight", "pair_steps"),
 }
 COMMON = ("objective", "epochs", "learning_rate", "gradient_caching", "precision", "seed")
@@ -28,7 +28,10 @@ class RunSettings:
     max_length: int | None = 64  # tokens
     models_folder: str = "models"  # where presets are looked for
     cache_folder: str | None = "runs/cache"  # what was encoded or trained before is taken from there
-    saved_model: str = "models/sport-simcse"
+    pairs_path: str | None = "data/graded_pairs.csv"  # pairs of known relatedness; None when there are none
+    graded_train_pairs: int = 300  # of its train split, to learn from; 0: none
+    rehearsal_path: str | None = "data/everyday_sentences.txt"  # sentences whose cosines are to stay; None: none
+    saved_model: str = "models/tuned"
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,11 @@ class TrainingSettings:
     objective: str = "topic_and_facts"  # one of OBJECTIVES
     epochs: int = 1  # Gao et al. 2021 train for one
     temperature: float = 0.05  # of both SimCSE objectives; theirs
-    facts: float = 0.75  # of topic_and_facts: the share of facts in the targets; the topic has the rest
+    facts: float = 0.88  # of topic_and_facts: the share of facts in the targets; the topic has the rest
     stretch: float = 2.5  # of topic_and_facts: by how much the targets' cosines are multiplied
     pair_weight: float = 3.0  # of graded pairs beside the other terms
     pair_steps: int = 60  # of graded_pairs: the steps that make an epoch, each with 64 of the pairs
+    sharpen: float = 0.125  # of topic_and_facts: the power of the spectral scaling on top of the tuned model; 0: none
     learning_rate: float | None = None  # None: 1e-4 for topic_and_facts; 3e-5, theirs for BERT-base, for the others
     batch_size: int = 64  # sentences, over all processes; each has batch_size - 1 negatives
     gradient_caching: bool = False  # large batches in little memory (Gao et al. 2021, arXiv 2101.06983); slower
@@ -94,12 +98,13 @@ class LookSettings:
     """What fine_tune.ipynb compares and shows beyond the training that `python -m src.training` does."""
 
     simcse_epochs: int = 3  # of the SimCSE runs, which are looked at after each
+    simcse_sentences: int = 1_536  # that they are trained on
     other_temperature: float | None = 0.4  # of a second SimCSE run; None to do without
-    test_sentences: int = 2_000  # a seeded draw from the test split
-    pairs_path: str | None = "data/graded_pairs.csv"  # pairs of known relatedness; None when there are none
+    test_sentences: int = 1_500  # a seeded draw from the test split
+    judging_pairs: int = 200  # graded pairs of each kind and grade, to choose thresholds on and to judge by
     related_from: int = 2  # a threshold is for pairs of this grade or more
     wanted_precision: float = 0.9  # of what a threshold calls related, the share that is
-    false_positive_rate: float = 0.05  # of unrelated pairs, the share that may reach another threshold
+    false_positive_rate: float = 0.01  # of unrelated pairs, the share that may reach another threshold
     replicates: int = 200  # bootstrap samples behind each interval
     look_at: str | None = None  # a sentence whose nearest neighbours are shown; None: a test sentence
     figures_folder: str = "figures"

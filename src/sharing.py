@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
-from src.encoder import Encoder
+from src.encoder import DENSE, Encoder
 from src.presets import PRESETS
 from src.records import library_versions, read_json, write_atomically, write_json
-from src.transforms import AffineMap
 
 COMPARED = "On held-out data, with 95 % intervals. \\* marks a difference whose interval excludes 0."
 THRESHOLDS = """## Thresholds
@@ -36,12 +35,11 @@ before use. Its licence is that of the base model. To share it:
 {settings}"""
 
 
-def save_encoder(encoder: Encoder, folder: Path | str, settings: dict, transform: AffineMap | None = None) -> Path:
+def save_encoder(encoder: Encoder, folder: Path | str, settings: dict) -> Path:
     """Write the encoder to `folder`, with its `settings` in training.json; an older model there is replaced.
 
-    A fitted `transform` of `src.transforms` is saved as a dense layer on top. sentence-transformers applies it;
-    `load_encoder` refuses such a folder. The folder appears complete or not at all. Raises `FileExistsError` when
-    `folder` holds something that is no model.
+    Its transform, if it has one, is saved as a dense layer on top. The folder appears complete or not at all. Raises
+    `FileExistsError` when `folder` holds something that is no model.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / "modules.json").is_file():
@@ -49,7 +47,7 @@ def save_encoder(encoder: Encoder, folder: Path | str, settings: dict, transform
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         new, old = Path(scratch) / folder.name, Path(f"{scratch}.old")
-        _write_files(encoder, new, settings, transform)
+        _write_files(encoder, new, settings)
         write_card(new)
         if folder.exists():
             os.replace(folder, old)
@@ -58,7 +56,8 @@ def save_encoder(encoder: Encoder, folder: Path | str, settings: dict, transform
     return folder
 
 
-def _write_files(encoder: Encoder, folder: Path, settings: dict, transform: AffineMap | None) -> None:
+def _write_files(encoder: Encoder, folder: Path, settings: dict) -> None:
+    transform = encoder.transform
     encoder.model.save_pretrained(folder)  # which makes the folder
     encoder.tokenizer.save_pretrained(folder)
     width = encoder.model.config.hidden_size
@@ -66,7 +65,7 @@ def _write_files(encoder: Encoder, folder: Path, settings: dict, transform: Affi
     pooling = {f"pooling_mode_{kind}": encoder.pooling == name for name, kind in kinds.items()}
     # the classic module paths: version 6 opens them and older versions know no others
     modules = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
-    modules |= {"3_Dense": "Dense", "4_Normalize": "Normalize"} if transform else {}
+    modules |= {DENSE: "Dense", "4_Normalize": "Normalize"} if transform else {}
     for path in modules:
         (folder / path).mkdir(exist_ok=True)
     files = {
@@ -83,10 +82,10 @@ def _write_files(encoder: Encoder, folder: Path, settings: dict, transform: Affi
     if transform:
         files["training.json"]["transform"] = str(transform)
         dense = {"in_features": width, "out_features": width, "bias": True}
-        files["3_Dense/config.json"] = dense | {"activation_function": "torch.nn.modules.linear.Identity"}
+        files[f"{DENSE}/config.json"] = dense | {"activation_function": "torch.nn.modules.linear.Identity"}
         weights = {"linear.weight": transform.matrix_.T, "linear.bias": -transform.mean_ @ transform.matrix_}
         weights = {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()}
-        save_file(weights, folder / "3_Dense" / "model.safetensors")
+        save_file(weights, folder / DENSE / "model.safetensors")
     for name, content in files.items():
         write_json(folder / name, content)
 

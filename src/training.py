@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from src.checkpoints import restore, run_folder, save
-from src.corpus import draw_sentences, load_sentences, split_sentences
+from src.corpus import draw_sentences, load_pairs, load_sentences, split_sentences
 from src.encoder import Encoder, Tokens, load_encoder
 from src.objectives import Term, make_terms
 from src.quality import effective_rank
@@ -30,8 +30,10 @@ from src.sentences import triplets
 from src.settings import OBJECTIVES, TrainingSettings, read_profile
 from src.sharing import save_encoder
 from src.similarity import pairwise_distribution
+from src.transforms import SpectralScaling
 
 PROBE = 64  # sentences by which a collapse is seen
+FITTED_ON = 1_000  # sentences, for the transform on top
 LOOKS = 4  # in an epoch, at the collapse guard; then the run is saved, too
 # Sentences of similar length in a forward pass. A batch padded as one takes half as long again on a CPU; a GPU idles
 # where they are few; with gradient caching, whose memory is that of a chunk, 128 are enough.
@@ -58,7 +60,8 @@ def fine_tune(
     - `graded_pairs`: the cosines of `pairs` (a table of `load_pairs`) learn their grades. An epoch is
       `settings.pair_steps` steps, and `sentences` are not used. All other objectives learn from `pairs`, too, if given.
 
-    The last two keep the cosines among `rehearsal` sentences as they were. `after_epoch(1)`, … is called with the model
+    The last two keep the cosines among `rehearsal` sentences as they were. `topic_and_facts` puts a transform on top of
+    the tuned model, spectral scaling with the power `settings.sharpen`. `after_epoch(1)`, … is called with the model
     in eval mode. With `encoder.cache`, a run that was killed goes on from where it was last saved, and what was trained
     is not trained again; `after_epoch` is called for all epochs all the same.
 
@@ -68,10 +71,19 @@ def fine_tune(
     are left.
     """
     encoder.model.eval()
+    encoder.transform = None
     terms = make_terms(encoder, sentences, settings, targets, pairs, rehearsal)
+
+    def look(epoch: int) -> None:
+        encoder.transform = None
+        if "sharpen" in settings.used() and settings.sharpen:
+            fitted_on = encoder.encode_tokens(terms[0].views[0][:FITTED_ON], progress=False)
+            encoder.transform = SpectralScaling(settings.sharpen).fit(fitted_on)
+        after_epoch(epoch)
+
     with run_folder(encoder, settings, terms, targets) as folder:
         try:
-            return _train(encoder, terms, settings, after_epoch, folder)
+            return _train(encoder, terms, settings, look, folder)
         finally:
             encoder.model.eval()
 
@@ -86,6 +98,7 @@ def _train(encoder, terms: Sequence[Term], settings, after_epoch, folder: Path |
     guard.keep_weights(len(losses))
 
     for epoch in range(finished, settings.epochs):
+        encoder.transform = None
         model.train()
         with _progress_bar(settings, epoch, len(losses) - epoch * steps, steps) as bar:
             for step in range(len(losses), (epoch + 1) * steps):
@@ -237,9 +250,17 @@ def main() -> None:
     else:
         corpus = split_sentences(load_sentences(run.corpus_path, run.text_column, run.duplicates_from), settings.seed)
         rows = draw_sentences(corpus, "train", run.train_sentences, settings.seed)["sentence"].tolist()
+    pairs, rehearsal = None, None
+    if settings.objective in ("topic_and_facts", "graded_pairs"):
+        if run.pairs_path and run.graded_train_pairs:
+            pairs = load_pairs(run.pairs_path, settings.seed).sample(frac=1, random_state=settings.seed)
+            pairs = pairs[pairs["split"] == "train"][: run.graded_train_pairs]
+        if run.rehearsal_path:
+            rehearsal = load_sentences(run.rehearsal_path)["sentence"].tolist()
     if process.is_main_process:
-        print(f"{settings}, {len(rows):,} rows, {process.num_processes} processes", flush=True)
-    fine_tune(encoder, rows, settings)
+        learned = f"{len(rows):,} rows, {0 if pairs is None else len(pairs)} graded pairs"
+        print(f"{settings}, {learned}, {process.num_processes} processes", flush=True)
+    fine_tune(encoder, rows, settings, pairs=pairs, rehearsal=rehearsal)
     if process.is_main_process:
         record = asdict(settings) | {"corpus": run.corpus_path, "sentences": len(rows)}
         print(f"saved to {save_encoder(encoder, run.saved_model, record)}")

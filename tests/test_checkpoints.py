@@ -22,6 +22,7 @@ from tqdm import tqdm
 from src import checkpoints, records, training
 from src.checkpoints import run_folder
 from src.encoder import Encoder, load_encoder
+from src.objectives import Term
 from src.records import read_with_checksum, write_atomically, write_with_checksum
 from src.sentences import generate_sentences
 from src.settings import TrainingSettings
@@ -214,10 +215,19 @@ def test_what_was_finished_is_not_trained_again(tiny_folder, some_sentences, tmp
 def test_a_run_that_differs_in_anything_is_another_run(tmp_path, tiny_folder, some_sentences, monkeypatch):
     settings = replace(FAST, precision="fp32")
 
-    def name(model=tiny_folder, sentences=some_sentences, settings=settings, pooling="mean", length=None, targets=None):
+    def name(
+        model=tiny_folder,
+        sentences=some_sentences,
+        settings=settings,
+        pooling="mean",
+        length=None,
+        targets=None,
+        grades=None,
+    ):
         encoder = load_encoder(str(model), pooling, length, cache=tmp_path / "cache")
-        tokens = [[{"input_ids": row["input_ids"][:length]} for row in encoder.tokenize(sentences)]]
-        with run_folder(encoder, settings, tokens, sentences if targets is None else targets) as folder:
+        views = [[{"input_ids": row["input_ids"][:length]} for row in encoder.tokenize(sentences)]]
+        terms = [Term(views, lambda embeddings, _: embeddings.sum(), 8, grades)]
+        with run_folder(encoder, settings, terms, targets) as folder:
             return folder.name
 
     names = [
@@ -231,6 +241,7 @@ def test_a_run_that_differs_in_anything_is_another_run(tmp_path, tiny_folder, so
         name(sentences=some_sentences[::-1]),
         name(targets=np.eye(3)),
         name(targets=np.eye(3)[::-1].copy()),
+        name(grades=np.arange(72)),
         name(pooling="cls"),
         name(make_tiny_model(tmp_path / "tiny", seed=1)),
         name(make_tiny_model(tmp_path / "tiny", dropout=0.5)),
@@ -241,7 +252,9 @@ def test_a_run_that_differs_in_anything_is_another_run(tmp_path, tiny_folder, so
         patch.setattr(records, "CACHE_VERSION", records.CACHE_VERSION + 1)
         names.append(name())
     assert len(set(names)) == len(names)
-    assert name(settings=replace(settings, epochs=1, facts=0.5, stretch=2.0)) == names[0]  # of no matter to simcse
+    assert (
+        name(settings=replace(settings, epochs=1, facts=0.5, stretch=2.0, sharpen=0.3)) == names[0]
+    )  # of no matter to simcse
 
 
 @pytest.mark.parametrize(("file", "damage"), [("latest.pt", "cut"), ("epoch-1.pt", "altered")])

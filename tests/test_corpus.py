@@ -3,6 +3,7 @@ import os
 import random
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 from datasets import Dataset
@@ -112,16 +113,46 @@ def test_pairs_need_their_columns(tmp_path):
 
 def test_kind_and_split_of_pairs_are_filled_in(tmp_path):
     path = tmp_path / "pairs.csv"
-    pairs = pd.DataFrame({"sentence1": [f"s{row // 2}" for row in range(400)], "sentence2": "other", "grade": 1})
+    pairs = pd.DataFrame(
+        {"sentence1": [f"s{row // 2}" for row in range(400)], "sentence2": "other", "grade": np.arange(400) // 2 % 2}
+    )
     pairs.to_csv(path, index=False)
     loaded, again, other = (load_pairs(path, seed) for seed in (0, 0, 1))
     assert set(loaded["kind"]) == {"balanced"}
     assert loaded["split"].tolist() == again["split"].tolist() != other["split"].tolist()
-    assert set(loaded["split"]) == {"validation", "test"}
-    assert 150 < (loaded["split"] == "test").sum() < 250
+    assert 150 < (loaded["split"] == "train").sum() < 250
+    assert 60 < (loaded["split"] == "test").sum() < 140
+    assert set(loaded["split"]) == {"train", "validation", "test"}
     assert (loaded.groupby("sentence1")["split"].nunique() == 1).all()  # a first sentence is on one side
     pairs.assign(kind="control", split="train").to_csv(path, index=False)
     assert load_pairs(path)[["kind", "split"]].drop_duplicates().values.tolist() == [["control", "train"]]
+
+
+@pytest.mark.parametrize(
+    ("grades", "expected"), [([0, 4, 1, 2, 3], [0, 1, 0.25, 0.5, 0.75]), (["0", "1"], [0, 1]), ([0.2, 5.2], [0, 1])]
+)
+def test_grades_of_any_scale_are_mapped_to_0_and_1(tmp_path, grades, expected):
+    rows = {"sentence1": [f"a{n}" for n in range(len(grades))], "sentence2": "b", "grade": grades}
+    pd.DataFrame(rows).to_csv(tmp_path / "pairs.csv", index=False)
+    loaded = load_pairs(tmp_path / "pairs.csv")
+    assert loaded["relatedness"].tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("sides", "grades", "message"),
+    [
+        ("ab cd", [2, 2], "all 2 pairs have the grade 2"),
+        ("ab cd", [2, ""], "row 2: the grade is .*, not a number"),
+        ("ab cd", [2, "high"], "row 2: the grade is 'high', not a number"),
+        ("ab cd", ["inf", 1], "row 1: the grade is .*inf.*, not a number"),
+        ("ab cd ba", [2, 1, 3], "row 1: the pair has two grades, here and in row 3"),
+    ],
+)
+def test_grades_that_cannot_be_used(tmp_path, sides, grades, message):
+    rows = {"sentence1": [s[0] for s in sides.split()], "sentence2": [s[1] for s in sides.split()], "grade": grades}
+    pd.DataFrame(rows).to_csv(tmp_path / "pairs.csv", index=False)
+    with pytest.raises(ValueError, match=message):
+        load_pairs(tmp_path / "pairs.csv")
 
 
 def test_split_is_seeded_and_in_proportion():

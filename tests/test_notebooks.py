@@ -57,7 +57,7 @@ def test_every_notebook_runs_with_the_tiny_profile(executed):
         assert all(cell.execution_count for cell in node.cells if cell.cell_type == "code")
         assert not [o.text for cell in node.cells for o in cell.get("outputs", ()) if o.get("name") == "stderr"]
         assert (executed / f"{notebook}.html").stat().st_size > 100_000
-    assert (executed / "models" / "sport-simcse" / "model.safetensors").is_file()
+    assert (executed / "models" / "tuned" / "model.safetensors").is_file()
 
 
 def test_every_picture_is_legible_in_size_and_has_its_numbers(executed):
@@ -162,7 +162,7 @@ def test_outputs_are_redirected_and_can_be_set():
     assert parameters["baseline_comparison"]["comparison_model"] is None
     assert parameters["fine_tune"]["corpus_path"] == "mine.txt"
     assert parameters["fine_tune"]["epochs"] == 1
-    assert parameters["fine_tune"]["saved_model"] == "runs/models/sport-simcse"
+    assert parameters["fine_tune"]["saved_model"] == "runs/models/tuned"
 
 
 @pytest.mark.parametrize("notebook", CODE_CELLS)

@@ -66,7 +66,10 @@ def events():
 
 def test_the_committed_files_are_regenerated_byte_for_byte(corpus, all_pairs):
     assert corpus.to_csv(index=False).encode() == (DATA / "sport_sentences.csv").read_bytes()
-    assert all_pairs.drop(columns=["facts1", "facts2"]).to_csv(index=False).encode() == (DATA / "graded_pairs.csv").read_bytes()
+    assert (
+        all_pairs.drop(columns=["facts1", "facts2"]).to_csv(index=False).encode()
+        == (DATA / "graded_pairs.csv").read_bytes()
+    )
 
 
 # ---- sentences ----

@@ -19,6 +19,7 @@ from src.settings import RunSettings, TrainingSettings, read_profile
         ("facts", -0.1),
         ("stretch", 0.0),
         ("learning_rate", 0.0),
+        ("pair_steps", 0),
         ("batch_size", 1),
         ("precision", "fp8"),
     ],

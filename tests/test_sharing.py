@@ -65,7 +65,9 @@ def test_a_transform_is_part_of_the_model(tiny, tmp_path, some_sentences, transf
     embeddings = tiny.encode(some_sentences, progress=False)
     ours = transform.fit(embeddings[:50]).transform(embeddings)
     assert not np.allclose(ours, embeddings, atol=0.1)
-    folder = save_encoder(tiny, tmp_path / "sharpened", {}, transform)
+    tiny.transform = transform
+    assert np.allclose(tiny.encode(some_sentences, progress=False), ours, atol=1e-6)
+    folder = save_encoder(tiny, tmp_path / "sharpened", {})
     assert np.allclose(encode_as_others_do(folder, some_sentences), ours, atol=1e-6)
     layer = torch.nn.Linear(32, 32)
     layer.load_state_dict(
@@ -77,7 +79,12 @@ def test_a_transform_is_part_of_the_model(tiny, tmp_path, some_sentences, transf
     card = (folder / "README.md").read_text()
     assert f"- transform: {transform}" in card
     assert f"tiny, with {transform} fitted on sentences" in card
-    with pytest.raises(ValueError, match="Dense"):  # rather than left out
+    again = load_encoder(str(folder))
+    assert np.allclose(again.encode(some_sentences, progress=False), ours, atol=1e-5)
+    assert again.weights_checksum() != replace(again, transform=None).weights_checksum()
+    config = folder / "3_Dense" / "config.json"
+    config.write_text(config.read_text().replace("linear.Identity", "activation.Tanh"))
+    with pytest.raises(ValueError, match="3_Dense has an activation"):
         load_encoder(str(folder))
 
 

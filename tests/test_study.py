@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import experiments
-from experiments import constants, study
+from experiments import study
 from src import scorecard
 from src.settings import TrainingSettings
 from src.sharing import save_encoder
@@ -65,7 +65,7 @@ def test_runs_are_shared_recorded_and_not_repeated(small, monkeypatch):
 def test_a_line_from_before_a_setting_existed_counts_as_its_default(small, monkeypatch):
     lines = [None, *(asdict(settings) for plan in study.PLANS.values() for settings in plan)]
     for settings in lines[1:]:
-        del settings["facts"], settings["gradient_caching"]
+        del settings["pair_weight"], settings["gradient_caching"]
     small.write_text("".join(json.dumps({"settings": settings}) + "\n" for settings in lines))
     monkeypatch.setattr(study, "ValidationData", None)  # nothing to do, so nothing is loaded
     run(monkeypatch)
@@ -111,25 +111,3 @@ def test_results_without_the_base_are_refused(small):
     experiments.append_line(small, {"settings": asdict(study.CHOSEN), "losses": [], "epochs": {}})
     with pytest.raises(ValueError, match="no line of the base model"):
         study.StudyResults(small)
-
-
-def test_constants_are_varied_one_at_a_time(small, monkeypatch):
-    folder, chosen = small.parent, constants.AS_CHOSEN | {"train_sentences": 192}
-    patched = {
-        "AS_CHOSEN": chosen, "TRIED": {"neighbours": (0,), "train_sentences": (128,)}, "MODEL": study.MODEL,
-        "RESULTS": folder / "constants.jsonl", "FIGURES": folder,
-    }  # fmt: skip
-    for name, value in patched.items():
-        monkeypatch.setattr(constants, name, value)
-    for part in ("1/2", "2/2", "1/1"):  # shared by two, and drawn by the last of them
-        assert not (folder / "constants.json").exists() or part == "1/1"
-        monkeypatch.setattr("sys.argv", ["constants", "--seeds", "0", "--part", part])
-        constants.main()
-    lines = experiments.read_lines(folder / "constants.jsonl")
-    assert sorted(line["sentences"] for line in lines) == [0, 128, 128, 192, 192]
-    drawn = json.loads((folder / "constants.json").read_text())["numbers"]
-    assert drawn["neighbours"]["width"].keys() == {"0", "16"}
-    for neighbours, label in ((16, "train_sentences"), (None, constants.SHARE)):
-        wanted = chosen | {"train_sentences": 128, "neighbours": neighbours}
-        (width,) = (line["measured"]["width"] for line in lines if line["constants"] == wanted)
-        assert drawn[label]["width"]["128"] == pytest.approx(width)

@@ -9,7 +9,7 @@ COMPARISON := $(if $(filter-out original tiny,$(PROFILE)),$(if $(findstring comp
 export PYTHONPATH := .
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help run test test-gpu lab figures study final bench cache clean-cache check clean
+.PHONY: help run test test-gpu lab figures study final labels bench cache clean-cache check clean
 
 help:
 	@echo "make run      install, run the three notebooks, write them and their HTML, pictures and model to runs/"
@@ -20,6 +20,7 @@ help:
 	@echo "make figures  re-execute the committed notebooks in place, refresh data/, figures/ and docs/results.md"
 	@echo "make study    the runs over settings and seeds, two hours on two cores; what is done is not done again"
 	@echo "make final    what the study chose, five seeds on the test split, 20 minutes; kept in runs/cache"
+	@echo "make labels   what graded pairs buy, by their number: hours on two cores; what is done is not done again"
 	@echo "make bench    speed and memory against the libraries one would otherwise use, 20 minutes on a quiet machine"
 	@echo "make cache    what runs have kept, and its size; make clean-cache removes it"
 	@echo "make check    lint and check the format"
@@ -47,6 +48,10 @@ study: .venv/installed
 final: .venv/installed
 	@for part in 1/2 2/2; do OMP_NUM_THREADS=1 $(BIN)/python -m experiments.final --part $$part & done; wait
 	@$(BIN)/python -m experiments.final
+
+labels: .venv/installed
+	@for part in 1/2 2/2; do OMP_NUM_THREADS=1 $(BIN)/python -m experiments.labels --part $$part & done; wait
+	@$(BIN)/python -m experiments.labels
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.pairwise && $(BIN)/python -m benchmarks.training && $(BIN)/python -m benchmarks.growth

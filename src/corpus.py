@@ -62,14 +62,21 @@ def load_pairs(path: Path | str, seed: int = 0) -> pd.DataFrame:
     same first sentence stay together.
 
     Raises `ValueError` naming the row of a grade that is no number, of a pair that has two grades, or of an empty
-    sentence, and when all grades are equal.
+    sentence, and when all grades are equal. Pairs whose grade is empty are left out, with a warning that counts them.
     """
     table = _read(path)
     if missing := {"sentence1", "sentence2", "grade"} - set(table):
         raise ValueError(f"{path} has no column {sorted(missing)[0]!r}, only {', '.join(table)}")
     for column in ("sentence1", "sentence2"):
         check_sentences(table[column].tolist(), f"{path}, {column}")
-    table["relatedness"] = _relatedness(table, path)
+    empty = table["grade"].isna() | (table["grade"].astype(str).str.strip() == "")
+    if empty.any():
+        warnings.warn(
+            f"{path}: {(~empty).sum():,} pairs are graded, {empty.sum():,} are not and were left out", stacklevel=2
+        )
+        table = table[~empty].reset_index(drop=True)
+    grades = table["grade"] = _grades(table, path)
+    table["relatedness"] = (grades - grades.min()) / (grades.max() - grades.min())
     if "kind" not in table:
         table["kind"] = "balanced"
     if "split" not in table:
@@ -81,20 +88,18 @@ def load_pairs(path: Path | str, seed: int = 0) -> pd.DataFrame:
     return table
 
 
-def _relatedness(pairs: pd.DataFrame, path: Path | str) -> pd.Series:
-    """The grades, mapped to [0, 1]. Raises `ValueError` for what is no grade, and for a pair that has two."""
+def _grades(pairs: pd.DataFrame, path: Path | str) -> pd.Series:
+    """The grades as numbers. Raises `ValueError` for what is none, for a pair that has two, and when all are equal."""
     grades = pd.to_numeric(pairs["grade"], errors="coerce")
     if len(wrong := np.flatnonzero(~np.isfinite(grades))):
         raise ValueError(f"{path}, row {wrong[0] + 1}: the grade is {pairs['grade'].iloc[wrong[0]]!r}, not a number")
-    if grades.min() == grades.max():
-        raise ValueError(
-            f"{path}: all {len(grades)} pairs have the grade {grades.iloc[0]:g}: nothing can be learnt of them"
-        )
+    if grades.nunique() < 2:
+        raise ValueError(f"{path}: {len(grades)} graded pairs, all of one grade: nothing can be learnt of them")
     sides = np.sort(pairs[["sentence1", "sentence2"]].to_numpy(str), axis=1)
     by_pair = grades.groupby([sides[:, 0], sides[:, 1]]).transform("nunique")
     if len(twice := np.flatnonzero(by_pair > 1)):
         raise ValueError(f"{path}, row {twice[0] + 1}: the pair has two grades, here and in row {twice[1] + 1}")
-    return (grades - grades.min()) / (grades.max() - grades.min())
+    return grades
 
 
 def general_language_pairs(seed: int = 0) -> tuple[pd.DataFrame, str]:

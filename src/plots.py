@@ -216,24 +216,6 @@ def differences(cards: Sequence[Scorecard], title: str, measures: Sequence[str] 
     return figure
 
 
-def spectra(spectra: dict[str, Shares], d_primes: dict[str, dict[int, Estimate]], title: str) -> Figure:
-    """Share of the embeddings' squared length in each direction, beside the separation that comes with it:
-    `d_primes[label][k]` is d' of grade k above k - 1, with low and high; without any, the spectra alone."""
-    figure, axes = _grid(2 if d_primes else 1, 3.6, title)
-    for number, ((label, shares), colour, marker) in enumerate(zip(spectra.items(), cycle(COLOURS), cycle(MARKERS))):
-        axes[0].loglog(np.arange(1, len(shares) + 1), shares, label=label, color=colour, marker=marker, markevery=0.1)
-        if label in d_primes:
-            grades, (values, lows, highs) = list(d_primes[label]), np.array(list(d_primes[label].values())).T
-            places = np.array(grades) + 0.12 * (number - (len(spectra) - 1) / 2)
-            axes[1].vlines(places, lows, highs, color=colour)
-            axes[1].plot(places, values, ls="", color=colour, marker=marker)
-            axes[1].set_xticks(grades, [f"{k} above {k - 1}" for k in grades])
-            axes[1].set(xlabel="grades", ylabel="d′ with 95 % interval")
-    axes[0].set(xlabel="direction, largest first", ylabel="share of squared length", ylim=(1e-5, 1))
-    axes[0].legend(frameon=False, fontsize="small", loc="lower left")
-    return figure
-
-
 def precision_and_recall(panels: dict[str, tuple[Cosines, Bool[np.ndarray, " pairs"], dict]], title: str) -> Figure:
     """Precision and recall of "related" against the threshold, a panel for each model: cosines, which pairs are
     related, and the thresholds chosen on other pairs: a label's value, low and high, None where it cannot be met."""
@@ -249,20 +231,4 @@ def precision_and_recall(panels: dict[str, tuple[Cosines, Bool[np.ndarray, " pai
                 axis.axvspan(low, high, color="black", alpha=0.1, lw=0)
         axis.set(title=name, xlabel="threshold on the cosine", ylabel="share of pairs", ylim=(0, 1.02))
         axis.legend(frameon=False, fontsize="small", loc="lower left")
-    return figure
-
-
-def maps(panels: dict[str, Float[np.ndarray, "n 2"]], groups: Sequence[str], title: str) -> Figure:
-    """Sentences in two dimensions, a panel for each model, coloured by group; the twelve largest groups are named."""
-    largest, groups = list(pd.Series(groups).value_counts().index[:12]), np.array(groups)
-    figure, axes = _grid(len(panels), 4.8, title)
-    for axis, (name, places) in zip(axes, panels.items()):
-        axis.scatter(*places[~np.isin(groups, largest)].T, s=4, color="lightgrey", lw=0)
-        for group, colour in zip(largest, plt.get_cmap("Paired").colors):
-            chosen = places[groups == group]
-            axis.scatter(*chosen.T, s=6, color=colour, lw=0)
-            if len(largest) > 1:
-                style = {"ha": "center", "fontsize": "small", "bbox": {"fc": "#fff9", "lw": 0, "pad": 1}}
-                axis.annotate(group.replace("_", " "), np.median(chosen, axis=0), **style)
-        axis.set(title=name, xticks=[], yticks=[])
     return figure

@@ -8,7 +8,7 @@ from scipy.stats import mannwhitneyu, spearmanr
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.metrics import roc_curve
 
-from src.similarity import Embeddings, PairwiseDistribution, check_rows, check_unit_rows
+from src.similarity import PairwiseDistribution, check_rows
 
 TOPIC, FACTS, ALL_GRADES = (0, 1, 2), (2, 3, 4), (0, 1, 2, 3, 4)
 Cosines = Float[np.ndarray, " pairs"]
@@ -141,15 +141,3 @@ def effective_rank(embeddings: Float[np.ndarray, "n dim"]) -> float:
     values = np.sqrt(np.clip(np.linalg.eigvalsh(products), 0, None))
     shares = values[values > 0] / values.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
-def spectrum(embeddings: Embeddings) -> Float[np.ndarray, " dim"]:
-    """The eigenvalues p of X'X / n, largest first: the share of the embeddings' squared length in each direction.
-
-    They sum to 1; one that towers above the others is an offset that all rows share. Their squares sum to the mean of
-    all squared cosines, but for the diagonal: at zero mean a wider range *is* a lower dimension, 1 / sum p^2.
-    """
-    check_unit_rows(embeddings)
-    second_moments = embeddings.T.astype(np.float64) @ embeddings
-    values = np.clip(np.linalg.eigvalsh(second_moments)[::-1], 0, None)
-    return values / values.sum()

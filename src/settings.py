@@ -123,6 +123,8 @@ def read_profile(path: Path | str) -> tuple[RunSettings, TrainingSettings]:
     known = [name for own in names.values() for name in own]
     if unknown := set(given) - set(known):
         raise ValueError(f"{path}: fine_tune has no parameter {min(unknown)!r}, only {', '.join(known)}")
+    if "corpus_path" in given:  # the pairs that come with the repository are of its own corpus
+        given = {"pairs_path": None} | given
     run, training, _ = (kind(**{name: given[name] for name in names[kind] if name in given}) for kind in names)
     if training.objective == "supervised_simcse" and "corpus_path" in given:
         raise ValueError("supervised_simcse learns from triplets of the sport grammar here: leave corpus_path out")

@@ -141,8 +141,8 @@ def test_grades_of_any_scale_are_mapped_to_0_and_1(tmp_path, grades, expected):
 @pytest.mark.parametrize(
     ("sides", "grades", "message"),
     [
-        ("ab cd", [2, 2], "all 2 pairs have the grade 2"),
-        ("ab cd", [2, ""], "row 2: the grade is .*, not a number"),
+        ("ab cd", [2, 2], "2 graded pairs, all of one grade"),
+        ("ab cd ef", ["", "", 3], "1 graded pairs, all of one grade"),
         ("ab cd", [2, "high"], "row 2: the grade is 'high', not a number"),
         ("ab cd", ["inf", 1], "row 1: the grade is .*inf.*, not a number"),
         ("ab cd ba", [2, 1, 3], "row 1: the pair has two grades, here and in row 3"),
@@ -153,6 +153,15 @@ def test_grades_that_cannot_be_used(tmp_path, sides, grades, message):
     pd.DataFrame(rows).to_csv(tmp_path / "pairs.csv", index=False)
     with pytest.raises(ValueError, match=message):
         load_pairs(tmp_path / "pairs.csv")
+
+
+def test_a_sheet_with_gaps_is_used_and_counted(tmp_path):
+    rows = {"sentence1": list("abcd"), "sentence2": "x", "grade": ["1", "", " ", "3"]}
+    pd.DataFrame(rows).to_csv(tmp_path / "sheet.csv", index=False)
+    with pytest.warns(UserWarning, match="sheet.csv: 2 pairs are graded, 2 are not"):
+        loaded = load_pairs(tmp_path / "sheet.csv")
+    assert loaded["sentence1"].tolist() == ["a", "d"]
+    assert loaded["grade"].tolist() == [1, 3]
 
 
 def test_split_is_seeded_and_in_proportion():

@@ -75,7 +75,7 @@ def test_panels_have_plain_titles_and_none_is_empty():
         "topic order",
         "same sport above other sport",
         "d′ of same event and same sport",
-        "recall at precision 0.9",
+        "related pairs found at precision 0.9",
     ]
     assert max(map(len, figure.get_suptitle().splitlines())) <= 130
 
@@ -208,15 +208,6 @@ def test_differences_are_filled_where_the_interval_excludes_zero():
     assert [[mark.get_mfc() != "white" for mark in panel] for panel in marks] == [[True, True], [False, True]]
 
 
-def test_spectra_with_and_without_grades():
-    shares = {"base": np.array([0.7, 0.2, 0.1]), "centring": np.array([0.4, 0.3, 0.3])}
-    figure = plots.spectra(shares, {"base": {1: (0.5, 0.3, 0.6), 3: (1.0, 0.8, 1.1)}}, "title")
-    assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == ["1 above 0", "3 above 2"]
-    (intervals, *_) = figure.axes[1].collections
-    assert [segment[:, 1].tolist() for segment in intervals.get_segments()] == [[0.3, 0.6], [0.8, 1.1]]
-    assert len(plots.spectra(shares, {}, "title").axes) == 1
-
-
 def test_precision_and_recall_show_the_thresholds_that_can_be_met():
     cosines, related = np.array([0.1, 0.4, 0.6, 0.9]), np.array([False, True, False, True])
     chosen = {"precision 0.9": (0.7, 0.6, None), "false positive rate 0.01": (None, None, None)}
@@ -226,11 +217,3 @@ def test_precision_and_recall_show_the_thresholds_that_can_be_met():
     assert axis.lines[0].get_ydata()[-1] == 1
     (span,) = axis.patches
     assert (span.get_x(), span.get_x() + span.get_width()) == pytest.approx((0.6, 0.9))
-
-
-def test_a_map_names_its_largest_groups_and_none_where_there_is_one():
-    places, groups = np.random.default_rng(0).random((40, 2)), [f"group_{k % 14}" for k in range(40)]
-    figure = plots.maps({"base": places, "tuned": places}, groups, "title")
-    assert len(figure.axes[1].texts) == 12
-    assert figure.axes[1].texts[0].get_text() == "group 0"
-    assert not plots.maps({"base": places}, ["all"] * 40, "title").axes[0].texts

@@ -54,6 +54,11 @@ def test_a_profile_gives_the_settings_of_a_run_and_of_its_training(tmp_path):
     assert training == TrainingSettings(temperature=0.2, objective="simcse")
 
 
+def test_the_pairs_of_the_repository_are_not_for_another_corpus(tmp_path):
+    assert read_profile(profile(tmp_path, corpus_path="mine.csv"))[0].pairs_path is None
+    assert read_profile(profile(tmp_path, corpus_path="mine.csv", pairs_path="own.csv"))[0].pairs_path == "own.csv"
+
+
 def test_every_profile_of_the_repository_is_one_for_the_command():
     models = {path.stem: read_profile(path)[0].model for path in (ROOT / "profiles").glob("*.yaml")}
     assert models["original"] == "unsup-simcse-roberta-base"

@@ -1,0 +1,171 @@
+"""What graded pairs buy: recall, order, range and everyday language against their number, on the test split.
+
+python -m experiments.labels [--model NAME] [--counts 0 30 100 300 1000 3000] [--draws 0 1 2 3 4] [--part 1/2]
+
+Each run draws its pairs anew from the train split, and trains in one of four ways: from the pairs alone, with topic and
+facts besides, or as one would with sentence-transformers, by its CoSENTLoss or its CosineSimilarityLoss in as many
+steps of as many pairs. A JSON line a run in experiments/labels.jsonl; what is in the file is not done again, and
+`--part` shares the runs between processes. A run takes three to five minutes of two cores. Then
+figures/label_curve.json and .png are drawn.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.sentence_transformer.losses import CoSENTLoss, CosineSimilarityLoss
+from transformers import PrinterCallback
+
+from experiments import PART_HELP, append_line, mean_and_range, read_lines, runs_to_do
+from src import plots
+from src.corpus import draw_sentences, general_language_pairs, load_pairs, load_sentences
+from src.encoder import load_encoder
+from src.objectives import PAIRS
+from src.presets import find_weights
+from src.quality import order
+from src.records import ROOT
+from src.scorecard import score
+from src.settings import TrainingSettings
+from src.similarity import cosines_of_pairs
+from src.training import fine_tune
+from src.transforms import Encode
+
+RESULTS, FIGURES, CACHE = ROOT / "experiments" / "labels.jsonl", ROOT / "figures", ROOT / "runs" / "cache"
+MODEL, MAX_LENGTH = "all-MiniLM-L6-v2", 64
+TRAINED_ON, LOOKED_AT, JUDGING = 3_072, 1_500, 200  # sentences; pairs of each kind and grade
+COUNTS, DRAWS = (0, 30, 100, 300, 1_000, 3_000), (0, 1, 2, 3, 4)
+OTHERS = {"CoSENTLoss": CoSENTLoss, "CosineSimilarityLoss": CosineSimilarityLoss}
+OWN = {
+    "graded pairs": TrainingSettings(objective="graded_pairs"),
+    "topic and facts, not sharpened": TrainingSettings(sharpen=0.0),
+}
+SHOWN = (
+    "recall_at_precision[0.9]", "recall_at_fpr[0.01]", "order", "topic_order", "fact_order", "adversarial_topic_order",
+    "adversarial_fact_order", "name_trap_auc", "width", "width_within", "everyday language",
+)  # fmt: skip
+
+
+class Data:
+    def __init__(self):
+        corpus = load_sentences(ROOT / "data" / "sport_sentences.csv")
+        self.training = draw_sentences(corpus, "train", TRAINED_ON)["sentence"].tolist()
+        self.test = draw_sentences(corpus, "test", LOOKED_AT)
+        pairs = load_pairs(ROOT / "data" / "graded_pairs.csv")
+        self.labelled = pairs[pairs["split"] == "train"]
+        few = pairs.sample(frac=1, random_state=0).groupby(["split", "kind", "grade"]).head(JUDGING)
+        self.pairs = few[few["split"] == "test"].reset_index(drop=True)
+        self.validation = few[(few["split"] == "validation") & (few["kind"] == "balanced")].reset_index(drop=True)
+        self.everyday, _ = general_language_pairs()
+        self.rehearsal = load_sentences(ROOT / "data" / "everyday_sentences.txt")["sentence"].tolist()
+
+    def measure(self, encode: Encode) -> dict[str, float]:
+        values = score("", encode, self.test, self.pairs, replicates=1, thresholds_from=self.validation).values
+        everyday = order(cosines_of_pairs(encode, self.everyday), self.everyday["grade"].to_numpy())
+        return values | {"everyday language": everyday}
+
+
+def run(data: Data, model: str, way: str, count: int, draw: int) -> dict:
+    """The line of one run; `way` "base" trains nothing."""
+    pairs = data.labelled.sample(count, random_state=draw)
+    if way in OTHERS:
+        encode = train_there(model, pairs, way, draw)
+    else:
+        # only what was encoded before is taken from the cache: checkpoints of all runs would take many GB
+        encoder = load_encoder(model, max_length=MAX_LENGTH, cache=CACHE if way == "base" else None)
+        if way != "base":
+            settings, pairs = replace(OWN[way], seed=draw), pairs if count else None
+            fine_tune(encoder, data.training, settings, pairs=pairs, rehearsal=data.rehearsal)
+        encode = partial(encoder.encode, progress=False)
+    return {"model": model, "way": way, "pairs": count, "draw": draw, "measures": data.measure(encode)}
+
+
+def train_there(model: str, pairs: pd.DataFrame, loss: str, seed: int) -> Encode:
+    """sentence-transformers' trainer, with the steps, the batches and the learning rate of `graded_pairs`."""
+    settings, (weights, _, _) = OWN["graded pairs"], find_weights(model, ROOT / "models")
+    tuned = SentenceTransformer(str(Path(weights).parent))
+    tuned.max_seq_length = MAX_LENGTH
+    columns = {"sentence1": pairs["sentence1"], "sentence2": pairs["sentence2"], "score": pairs["relatedness"]}
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = SentenceTransformerTrainingArguments(
+            folder, max_steps=settings.pair_steps, per_device_train_batch_size=min(PAIRS, len(pairs)), seed=seed,
+            learning_rate=settings.rate, warmup_steps=settings.pair_steps // 10, bf16=settings.bf16,
+            lr_scheduler_type="constant_with_warmup", save_strategy="no", logging_strategy="no", report_to="none",
+            disable_tqdm=True, use_cpu=not torch.cuda.is_available(),
+        )  # fmt: skip
+        dataset = Dataset.from_dict({name: column.tolist() for name, column in columns.items()})
+        trainer = SentenceTransformerTrainer(tuned, arguments, dataset, loss=OTHERS[loss](tuned))
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return lambda texts: tuned.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+
+
+def grid(model: str, counts: Sequence[int], draws: Sequence[int]) -> list[tuple]:
+    ways = [(way, count) for way, count in product([*OWN, *OTHERS], counts) if count or way.startswith("topic")]
+    return [(model, "base", 0, 0), *((model, *run, draw) for draw, run in product(draws, ways))]
+
+
+def write_figure(model: str, lines: list[dict]) -> None:
+    """Each measure against the number of pairs: means of the draws, and from the lowest to the highest."""
+    lines = [line for line in lines if line["model"] == model]
+    (base,) = (line["measures"] for line in lines if line["way"] == "base")
+    numbers = {measure: {"base": base[measure]} for measure in SHOWN}
+    figure, axes = plt.subplots(3, 4, figsize=(12, 8.5), dpi=100, layout="constrained")
+    table = pd.DataFrame(lines)
+    for axis, measure in zip(axes.flat, SHOWN):
+        axis.axhline(base[measure], color="grey", ls=":", label="base")
+        for way, colour, marker in zip([*OWN, *OTHERS], plots.COLOURS, plots.MARKERS):
+            of_way = table[table["way"] == way].groupby("pairs")["measures"]
+            estimates = {n: mean_and_range([m[measure] for m in of_draws]) for n, of_draws in of_way}
+            numbers[measure][way] = estimates
+            if estimates:
+                middle, low, high = np.array(list(estimates.values())).T
+                places = [max(count, 10) for count in estimates]  # 0 at the left of the logarithmic axis
+                axis.fill_between(places, low, high, color=colour, alpha=0.15, lw=0)
+                axis.plot(places, middle, color=colour, marker=marker, label=way)
+        axis.set(xscale="log", xlabel="graded pairs (leftmost: none)")
+        axis.set_title(plots.label_of(measure), fontsize="small")
+    for unused in axes.flat[len(SHOWN) :]:
+        unused.remove()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    draws = table.loc[table["way"] != "base", "draw"].nunique()
+    figure.suptitle(f"{model}, test split: what graded pairs buy; {draws} draws", fontsize="medium")
+    settings = {
+        "model": model,
+        "draws": draws,
+        "train_sentences": TRAINED_ON,
+        "judging pairs": JUDGING,
+        "seed": "the draw",
+    }
+    plots.save_figure(figure, FIGURES, "label_curve" if model == MODEL else f"label_curve_{model}", settings, numbers)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
+    parser.add_argument("--draws", type=int, nargs="+", default=DRAWS)
+    parser.add_argument("--part", default="1/1", help=PART_HELP)
+    options = parser.parse_args()
+    keys = ("model", "way", "pairs", "draw")
+    done = [tuple(line[key] for key in keys) for line in read_lines(RESULTS)]
+    missing = runs_to_do(grid(options.model, options.counts, options.draws), options.part, done)
+    data = Data() if missing else None
+    for wanted in missing:
+        append_line(RESULTS, line := run(data, *wanted))
+        print(*wanted, {m: round(line["measures"][m], 3) for m in SHOWN}, flush=True)
+    if options.part.endswith("/1"):
+        write_figure(options.model, read_lines(RESULTS))
+
+
+if __name__ == "__main__":
+    main()

@@ -132,6 +132,7 @@ def by_epoch(panels: dict[str, dict[str, Sequence]], title: str) -> Figure:
             axis.plot(epochs, values.mean(0), color=colour, marker=marker, label=run)
         axis.axhline(values[0, 0], color="grey", lw=0.8, ls=":")
         axis.set_title(fill(label_of(measure), 26), fontsize="medium")
+        epochs = range(max(np.shape(values)[-1] for values in runs.values()))
         axis.set(xlabel="epoch", xticks=epochs, xticklabels=["base", *epochs[1:]], ymargin=0.2)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure

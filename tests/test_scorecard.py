@@ -3,7 +3,17 @@ import pandas as pd
 import pytest
 
 from src.quality import alignment, auc, order, recalls, rung_auc, rung_d_prime
-from src.scorecard import MAIN, MEASURES, compare, format_estimate, score, score_pairs, side_by_side
+from src.scorecard import (
+    MAIN,
+    MEASURES,
+    compare,
+    format_estimate,
+    rescaled,
+    score,
+    score_pairs,
+    side_by_side,
+    values_of,
+)
 from src.sentences import generate_sentences, graded_pairs
 from src.similarity import cosines_of_pairs, mean_width, pairwise_distribution, within_groups
 
@@ -216,3 +226,19 @@ def test_a_sport_is_resampled_only_when_asked_for(unit_rows):
     alone = score("x", encode, corpus, replicates=20).replicates["width"]
     assert score("x", encode, grouped, replicates=20).replicates["width"].equals(alone)
     assert not score("x", encode, grouped, replicates=20, resample="sport").replicates["width"].equals(alone)
+
+
+def test_the_rescaled_base_is_the_base_but_for_its_range(card):
+    wide = rescaled(card, 1.5 * card.values["width"])
+    assert wide.values["width"] == pytest.approx(1.5 * card.values["width"])
+    assert wide.values["width_within"] == pytest.approx(1.5 * card.values["width_within"])
+    same = set(wide.values) - {"width", "width_within", "std"}
+    assert {m: wide.values[m] for m in same} == {m: card.values[m] for m in same}
+    assert set(card.values) - set(wide.values) == {"mean", "uniformity", "alignment"}  # these would change
+    for measure in same:
+        assert wide.estimate(measure, minus=card)[0] == 0
+    assert wide.estimate("width", minus=card)[1] > 0
+    table = values_of([card, wide], ["width", "topic_order"])
+    assert list(table.index) == ["random", "random, rescaled"]
+    assert table.loc["random, rescaled", "width"] == f"{wide.values['width']:.3f}*"
+    assert table.loc["random, rescaled", "topic_order"] == f"{card.values['topic_order']:.3f}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
+from IPython.display import Markdown
 from PIL import Image
 
 import run_notebooks
@@ -29,7 +30,11 @@ def execute(notebook, parameters, upto=None):
     unknown = set(parameters) - set(notebook_defaults(notebook))
     assert not unknown
     shown = []
-    names = {"display": lambda *values: shown.extend(value._repr_html_() for value in values)}
+
+    def display(*values):
+        shown.extend(value.data if isinstance(value, Markdown) else value._repr_html_() for value in values)
+
+    names = {"display": display}
     for number, cell in enumerate(cells_of(notebook)[:upto]):
         exec(cell, names)
         names |= parameters if number == 0 else {}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src import similarity
-from src.quality import effective_rank, spectrum
+from src.quality import effective_rank
 from src.similarity import (
     check_unit_rows,
     cosines_of_pairs,
@@ -114,7 +114,6 @@ def test_shape_and_dtype_surprises_are_named(message, rows):
         lambda rows: paired_cosines(rows, rows),
         lambda rows: within_groups(rows, ["a"] * len(rows)),
         effective_rank,
-        spectrum,
     ],
 )
 def test_the_same_without_a_type_checker(monkeypatch, measure, message, rows):

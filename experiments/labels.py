@@ -121,6 +121,7 @@ def write_figure(model: str, lines: list[dict]) -> None:
     numbers = {measure: {"base": base[measure]} for measure in SHOWN}
     figure, axes = plt.subplots(3, 4, figsize=(12, 8.5), dpi=100, layout="constrained")
     table = pd.DataFrame(lines)
+    counts = sorted(table.loc[table["way"] != "base", "pairs"].unique())
     for axis, measure in zip(axes.flat, SHOWN):
         axis.axhline(base[measure], color="grey", ls=":", label="base")
         for way, colour, marker in zip([*OWN, *OTHERS], plots.COLOURS, plots.MARKERS):
@@ -132,13 +133,15 @@ def write_figure(model: str, lines: list[dict]) -> None:
                 places = [max(count, 10) for count in estimates]  # 0 at the left of the logarithmic axis
                 axis.fill_between(places, low, high, color=colour, alpha=0.15, lw=0)
                 axis.plot(places, middle, color=colour, marker=marker, label=way)
-        axis.set(xscale="log", xlabel="graded pairs (leftmost: none)")
+        axis.set(xscale="log", xlabel="graded pairs")
+        axis.set_xticks([max(count, 10) for count in counts], [count or "none" for count in counts])
+        axis.minorticks_off()
         axis.set_title(plots.label_of(measure), fontsize="small")
     for unused in axes.flat[len(SHOWN) :]:
         unused.remove()
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     draws = table.loc[table["way"] != "base", "draw"].nunique()
-    figure.suptitle(f"{model}, test split: what graded pairs buy; {draws} draws", fontsize="medium")
+    figure.suptitle(f"{model}, test split: what graded pairs buy; draws of pairs: {draws}", fontsize="medium")
     settings = {
         "model": model,
         "draws": draws,

@@ -55,7 +55,7 @@ class TrainingSettings:
     def __post_init__(self):
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective is {self.objective!r}: expected one of {', '.join(OBJECTIVES)}")
-        if self.epochs < 1 or self.epochs != int(self.epochs):
+        if not isinstance(self.epochs, int) or self.epochs < 1:
             raise ValueError(f"epochs is {self.epochs}: it must be a whole number, 1 or more")
         if not 0 <= self.facts <= 1:
             raise ValueError(f"facts is {self.facts}: it is a share, from 0 (topic alone) to 1 (facts alone)")

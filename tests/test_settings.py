@@ -12,7 +12,6 @@ from src.settings import RunSettings, TrainingSettings, read_profile
         ("objective", "triplet"),
         ("epochs", 0),
         ("epochs", -1),
-        ("epochs", 1.0),
         ("temperature", 0.0),
         ("temperature", -0.1),
         ("temperature", float("nan")),

@@ -264,6 +264,7 @@ def main() -> None:
     if process.is_main_process:
         record = asdict(settings) | {"corpus": run.corpus_path, "sentences": len(rows)}
         print(f"saved to {save_encoder(encoder, run.saved_model, record)}")
+    process.wait_for_everyone()  # a process that ends while another still talks may abort
 
 
 if __name__ == "__main__":

@@ -88,14 +88,13 @@ def other_library() -> SentenceTransformer:
 def memory(batch_size: int, gradient_caching: bool) -> float:
     """GB at the peak of the second step, beside what is held before (on a GPU, of its memory); fp32."""
     encoder = load_encoder(MODEL, max_length=MAX_LENGTH)
-    sentences = draw_data("validation", max(BATCHES), 1)[0]
+    (term,) = make_terms(encoder, draw_data("validation", max(BATCHES), 1)[0], SETTINGS, None, None, None)
+    settings = replace(SETTINGS, gradient_caching=gradient_caching)
     optimizer = torch.optim.AdamW(encoder.model.parameters(), 1e-5)
+    encoder.model.train()
 
     def step(rows: int) -> None:
-        settings = replace(SETTINGS, batch_size=rows, gradient_caching=gradient_caching)
-        terms = make_terms(encoder, sentences, settings, None, None, None)
-        encoder.model.train()
-        batch_loss(encoder, terms, 0, settings).backward()
+        batch_loss(encoder, [replace(term, batch_size=rows)], 0, settings).backward()
         optimizer.step()
         optimizer.zero_grad()
 

@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
 from experiments.final import SHOWN
-from src.plots import LABELS
+from src.plots import label_of
 from src.records import ROOT, read_json, write_atomically
 
 FIGURES, DATA, PAGE = ROOT / "figures", ROOT / "data", ROOT / "docs" / "results.md"
@@ -47,17 +47,13 @@ def estimate(values: Sequence[float], sign: str = "") -> str:
     return number(value, sign) + ("" if np.isnan(low) else f" [{number(low, sign)}, {number(high, sign)}]")
 
 
-def label(measure: str) -> str:
-    return (LABELS | {"order": "order of all grades"}).get(measure, measure.replace("_", " "))
-
-
 def final(settings: dict, numbers: dict) -> list[Table]:
     """The tuned model, the base, and the base sharpened to the same width."""
-    wanted = [("test", measure, label(measure)) for measure in (*SHOWN, "order")]
+    wanted = [("test", measure, label_of(measure)) for measure in (*SHOWN, "order")]
     general = [source for source in numbers if source.startswith(("control", "STS"))]
-    wanted += [(source, "order", f"general language: {label('order')}") for source in general]
+    wanted += [(source, "order", f"general language: {label_of('order')}") for source in general]
     for source, measures in {UNSEEN: ("width", *ORDERS), WRITTEN: (*ORDERS, "order")}.items():
-        wanted += [(source, measure, f"{source}: {label(measure)}") for measure in measures]
+        wanted += [(source, measure, f"{source}: {label_of(measure)}") for measure in measures]
     rows = []
     for source, measure, name in wanted:
         row = numbers[source][measure]
@@ -79,7 +75,7 @@ def tuned(settings: dict, numbers: dict) -> list[Table]:
         f"{settings['model']}, test split, one seed, {settings['graded_train_pairs']} graded pairs: the base, what "
         "costs no training, SimCSE after one epoch, and what learns from graded pairs"
     )
-    return [Table("What training buys", explanation, ["", *map(label, MEASURES)], rows)]
+    return [Table("What training buys", explanation, ["", *map(label_of, MEASURES)], rows)]
 
 
 def frontier(settings: dict, numbers: dict) -> list[Table]:
@@ -90,7 +86,7 @@ def frontier(settings: dict, numbers: dict) -> list[Table]:
         f"What costs no training on {settings['model']}, measured on the test split: rescaling, centring, all but the "
         "top directions, and spectral scaling, which multiplies each direction by its variance to the power p"
     )
-    return [Table("Without training", explanation, ["", *map(label, measures)], rows)]
+    return [Table("Without training", explanation, ["", *map(label_of, measures)], rows)]
 
 
 def labels(settings: dict, numbers: dict) -> list[Table]:
@@ -105,7 +101,7 @@ def labels(settings: dict, numbers: dict) -> list[Table]:
     explanation = (
         f"What graded pairs buy, by their number: {settings['model']}, test split, draws of pairs: {settings['draws']}"
     )
-    return [Table("By the number of graded pairs", explanation, ["", "pairs", *map(label, numbers)], rows)]
+    return [Table("By the number of graded pairs", explanation, ["", "pairs", *map(label_of, numbers)], rows)]
 
 
 def thresholds(settings: dict, numbers: dict) -> list[Table]:

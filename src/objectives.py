@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ class Term:
     views: list[Tokens]  # one, two or three texts of each row
     loss: Callable[[Float[Tensor, "batch views dim"], Tensor | None], Float[Tensor, ""]]
     batch_size: int
-    targets: np.ndarray | None = None  # a row of which `loss` has for each row
+    targets: np.ndarray | None = None  # what `loss` learns: one row for each row of texts
     weight: float = 1.0
 
     @property
@@ -37,10 +38,15 @@ class Term:
         return len(self.views[0]) // self.batch_size
 
     def rows(self, step: int, seed: Sequence[int]) -> Int[np.ndarray, " batch"]:
-        """Those of a step: each epoch is shuffled anew, and depends on seed and step alone."""
+        """The numbers of this step's rows. Each epoch is shuffled anew; the order depends on seed and step alone."""
         epoch, position = divmod(step, self.steps)
-        order = np.random.default_rng([*seed, epoch]).permutation(len(self.views[0]))
+        order = _epoch_order(len(self.views[0]), *seed, epoch)
         return order[position * self.batch_size : (position + 1) * self.batch_size]
+
+
+@lru_cache(maxsize=8)  # an epoch's order is made once, not at every step
+def _epoch_order(rows: int, *seed: int) -> Int[np.ndarray, " rows"]:
+    return np.random.default_rng(seed).permutation(rows)
 
 
 def make_terms(

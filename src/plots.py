@@ -27,6 +27,7 @@ LABELS |= {f"rung_auc[{k}]": f"{GRADES[k]} above {GRADES[k - 1]}" for k in (1, 2
 LABELS |= {f"rung_d_prime[{k}]": f"d′ of {GRADES[k]} and {GRADES[k - 1]}" for k in (1, 2, 3, 4)}
 LABELS |= {"recall_at_precision[0.9]": "related pairs found at precision 0.9"}
 LABELS |= {f"recall_at_fpr[{rate}]": f"found at a false-positive rate of {rate}" for rate in (0.05, 0.01)}
+LABELS |= {"order": "order of all grades"}
 LABELS |= {"name_trap_auc": "same event above shared names", "wording_trap_auc": "same facts above same wording"}
 LABELS |= {f"adversarial_{kind}_order": f"{kind} order where shared words mislead" for kind in ("topic", "fact")}
 COSINE = "cosine similarity of a pair of sentences"

@@ -101,8 +101,9 @@ def recalls(
     related: Bool[np.ndarray, " chosen_on"],
     related_cosines: Float[np.ndarray, " judged_on"],
 ) -> dict[str, float]:
-    """For each of `WANTED`, the share of other related pairs that is found at the lowest threshold that meets it on
-    these pairs. Related and unrelated pairs weigh the same, however many there are of each."""
+    """The lowest threshold that meets each of `WANTED` is chosen on these pairs; its value is the share of other
+    related pairs, `related_cosines`, that reach it. Related and unrelated pairs weigh the same, whatever their number.
+    """
     rates, shares, thresholds = roc_curve(related, cosines, drop_intermediate=False)  # the first is infinity
     return {
         name: float((related_cosines >= thresholds[meets(shares, rates)].min()).mean())

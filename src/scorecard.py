@@ -107,8 +107,8 @@ def score(
 
     `corpus` has a column `sentence`; with `sport` (and `event`) there is `width_within`, in which pairs of one
     `template`, where that is known, do not count. `pairs` is a table of `load_pairs`; without it, there are only the
-    measures that need no grades. `thresholds_from` are other pairs, on which the thresholds are chosen that the recalls
-    are at. `agreement` is with `base`.
+    measures that need no grades. `thresholds_from` are other pairs: recalls are at thresholds chosen on them.
+    `agreement` is with `base`.
 
     Events are resampled, or sports for `resample="sport"`; where a table knows neither, single sentences. Never pairs,
     which share sentences. The replicates of range are of a fixed subsample of 2,000 sentences. They are moved so that
@@ -156,7 +156,8 @@ def score_pairs(
     values = _pair_values(graded, others)
     of_others = _resamples(others, replicates, seed + 1) if others else repeat(None)
     drawn = [_pair_values(*samples, skip=True) for samples in zip(_resamples(graded, replicates, seed), of_others)]
-    sentences = [*pairs["sentence1"], *pairs["sentence2"], *(thresholds_from[1]["sentence1"] if others else ())]
+    tables = [pairs, thresholds_from[1]] if thresholds_from else [pairs]
+    sentences = [sentence for table in tables for column in ("sentence1", "sentence2") for sentence in table[column]]
     settings = {"resample": resample, "replicates": replicates, "seed": seed, "pairs": _fingerprint(sentences)}
     return Scorecard(name, values, pd.DataFrame(drawn, columns=list(values), dtype=float), settings)
 
@@ -179,7 +180,7 @@ def side_by_side(cards: Sequence[Scorecard], measures: Iterable[str] = MEASURES)
 
 
 def values_of(cards: Sequence[Scorecard], measures: Sequence[str]) -> pd.DataFrame:
-    """One row a card, for the eye: values of which a star marks those of `compare`."""
+    """One row a card, for a notebook: values without their intervals, with the stars of `compare`."""
     rows = compare(cards, measures).T
     return rows.map(lambda text: text.split(" [")[0] + "*" * text.endswith("*"))
 

@@ -9,8 +9,8 @@ import yaml
 OBJECTIVES = {  # what each uses beside the settings of every run
     "simcse": ("temperature", "batch_size"),
     "supervised_simcse": ("temperature", "batch_size"),
-    "topic_and_facts": ("facts", "stretch", "batch_size", "pair_weight", "sharpen"),
-    "graded_pairs": ("pair_weight", "pair_steps"),
+    "topic_and_facts": ("facts", "stretch", "batch_size", "sharpen"),
+    "graded_pairs": ("pair_steps",),
 }
 COMMON = ("objective", "epochs", "learning_rate", "gradient_caching", "precision", "seed")
 

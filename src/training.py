@@ -76,7 +76,7 @@ def fine_tune(
 
     def look(epoch: int) -> None:
         encoder.transform = None
-        if "sharpen" in settings.used() and settings.sharpen:
+        if settings.used().get("sharpen"):
             fitted_on = encoder.encode_tokens(terms[0].views[0][:FITTED_ON], progress=False)
             encoder.transform = SpectralScaling(settings.sharpen).fit(fitted_on)
         after_epoch(epoch)

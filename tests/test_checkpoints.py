@@ -223,6 +223,7 @@ def test_a_run_that_differs_in_anything_is_another_run(tmp_path, tiny_folder, so
         length=None,
         targets=None,
         grades=None,
+        weight=1.0,
     ):
         encoder = load_encoder(str(model), pooling, length, cache=tmp_path / "cache")
         views = [[{"input_ids": row["input_ids"][:length]} for row in encoder.tokenize(sentences)]]

@@ -17,6 +17,7 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
 from src.records import ROOT
+from src.settings import check_parameters
 
 NOTEBOOKS = ("generate_sport_sentences", "baseline_comparison", "fine_tune")
 STUDY = "experiments/study"
@@ -58,6 +59,7 @@ def notebook_parameters(profile: str, assignments: list[str], runs: Path) -> dic
             raise ValueError(f"{profile}: {notebook} has no parameter {unknown.pop()!r}, only {', '.join(defaults)}")
         outputs = {name: str(runs / defaults[name].removeprefix("runs/")) for name in REDIRECTED if name in defaults}
         parameters[notebook] = outputs | given | {name: overrides[name] for name in defaults if name in overrides}
+        check_parameters(parameters[notebook])
     if unknown := set(overrides) - everywhere:
         raise ValueError(f"no notebook has a parameter {unknown.pop()!r}, only {', '.join(sorted(everywhere))}")
     return parameters

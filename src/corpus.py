@@ -1,6 +1,5 @@
 """A user's own sentences and graded pairs: read and check them, remove duplicates, split and draw."""
 
-import re
 import unicodedata
 import warnings
 from collections import Counter
@@ -15,9 +14,10 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from src.grammar import GRAMMAR_FOLDER
 from src.hub import SECONDS, ask_hub
-from src.sentences import graded_pairs
+from src.sentences import KINDS, graded_pairs
+from src.tables import read_table
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".parquet")
+ALL_GRADES = range(5)
 STSB = "sentence-transformers/stsb"
 
 
@@ -35,7 +35,7 @@ def load_sentences(
     Raises `FileNotFoundError` or `ValueError` naming the line or row and what is wrong with it, `ConnectionError` when
     the hub does not answer. Nothing is ever written to the file.
     """
-    table = _with_sentence_column(_read(path), path, text_column)
+    table = _with_sentence_column(read_table(path), path, text_column)
     blank = table["sentence"].map(lambda sentence: isinstance(sentence, str) and not sentence.strip())
     if blank.any():
         warnings.warn(f"{path}: {blank.sum():,} blank rows of {len(table):,} were left out", stacklevel=2)
@@ -54,19 +54,22 @@ def load_sentences(
 
 
 def load_pairs(path: Path | str, seed: int = 0) -> pd.DataFrame:
-    """Read graded pairs: columns `sentence1`, `sentence2`, `grade`, and any others, as `graded_pairs` makes them.
+    """Read graded pairs: columns `sentence1`, `sentence2`, `grade` (or `score`, or `label`), and any others.
 
-    Grades may be on any scale, such as 0 to 4, 0 to 1, or 0 and 1: a column `relatedness` is added, which is 0 for the
-    lowest grade of the file and 1 for the highest. Without a column `kind` all pairs are `balanced`. Without a column
-    `split` half of them are `train`, a quarter `validation` and a quarter `test`, drawn with the seed; pairs with the
-    same first sentence stay together.
+    Grades may be on any scale, such as 0 to 5, 0 to 1, or 0 and 1: `relatedness` is what they are from 0 to 1, and
+    `grade` the nearest of the five grades 0 to 4. A `kind` that is none of `KINDS`, or no column `kind`, is `balanced`.
+    Without a column `split`, or where it leaves nothing to choose a threshold on or to judge by, half of the pairs are
+    `train`, a quarter `validation` and a quarter `test`, drawn with the seed; pairs with the same first sentence stay
+    together. Warnings say what was changed, and count the pairs whose grade is empty, which are left out.
 
     Raises `ValueError` naming the row of a grade that is no number, of a pair that has two grades, or of an empty
-    sentence, and when all grades are equal. Pairs whose grade is empty are left out, with a warning that counts them.
+    sentence, and when all grades are equal.
     """
-    table = _read(path)
+    table = read_table(path)
+    if "grade" not in table:
+        table = table.rename(columns={name: "grade" for name in ("score", "label") if name in table})
     if missing := {"sentence1", "sentence2", "grade"} - set(table):
-        raise ValueError(f"{path} has no column {sorted(missing)[0]!r}, only {', '.join(table)}")
+        raise ValueError(f"{path} has no column {sorted(missing)[0]!r}, only {', '.join(table)}: rename one")
     for column in ("sentence1", "sentence2"):
         check_sentences(table[column].tolist(), f"{path}, {column}")
     empty = table["grade"].isna() | (table["grade"].astype(str).str.strip() == "")
@@ -74,32 +77,53 @@ def load_pairs(path: Path | str, seed: int = 0) -> pd.DataFrame:
         warnings.warn(
             f"{path}: {(~empty).sum():,} pairs are graded, {empty.sum():,} are not and were left out", stacklevel=2
         )
-        table = table[~empty].reset_index(drop=True)
-    grades = table["grade"] = _grades(table, path)
-    table["relatedness"] = (grades - grades.min()) / (grades.max() - grades.min())
-    if "kind" not in table:
-        table["kind"] = "balanced"
-    if "split" not in table:
-        first = pd.factorize(table["sentence1"])[0]
-        drawn = np.random.default_rng(seed).choice(
-            ["train", "validation", "test"], first.max() + 1, p=[0.5, 0.25, 0.25]
-        )
-        table["split"] = drawn[first]
+    grades = _grades(table, empty, path)
+    table, grades = table[~empty].reset_index(drop=True), grades[~empty].reset_index(drop=True)
+    table["grade"], table["relatedness"] = _on_our_scale(grades, path)
+    strange = ~table["kind"].isin(KINDS) if "kind" in table else pd.Series(True, table.index)
+    if "kind" in table and strange.any():
+        warnings.warn(f"{path}: {strange.sum():,} pairs of other kinds count as balanced", stacklevel=2)
+    table["kind"] = table.get("kind", strange).where(~strange, "balanced")
+    if "split" in table:
+        table["split"] = table["split"].replace({"dev": "validation", "val": "validation", "valid": "validation"})
+    if "split" not in table or not {"validation", "test"} <= set(table["split"]):
+        if "split" in table:
+            warnings.warn(f"{path}: the splits were drawn anew, since validation and test are needed", stacklevel=2)
+        table["split"] = _draw_splits(table["sentence1"], seed)
     return table
 
 
-def _grades(pairs: pd.DataFrame, path: Path | str) -> pd.Series:
+def _grades(pairs: pd.DataFrame, empty: pd.Series, path: Path | str) -> pd.Series:
     """The grades as numbers. Raises `ValueError` for what is none, for a pair that has two, and when all are equal."""
-    grades = pd.to_numeric(pairs["grade"], errors="coerce")
-    if len(wrong := np.flatnonzero(~np.isfinite(grades))):
+    grades = pd.to_numeric(pairs["grade"].mask(empty), errors="coerce").astype(float)
+    if len(wrong := np.flatnonzero(~np.isfinite(grades) & ~empty)):
         raise ValueError(f"{path}, row {wrong[0] + 1}: the grade is {pairs['grade'].iloc[wrong[0]]!r}, not a number")
     if grades.nunique() < 2:
-        raise ValueError(f"{path}: {len(grades)} graded pairs, all of one grade: nothing can be learnt of them")
+        raise ValueError(f"{path}: {(~empty).sum()} graded pairs, all of one grade: nothing can be learnt of them")
     sides = np.sort(pairs[["sentence1", "sentence2"]].to_numpy(str), axis=1)
     by_pair = grades.groupby([sides[:, 0], sides[:, 1]]).transform("nunique")
     if len(twice := np.flatnonzero(by_pair > 1)):
-        raise ValueError(f"{path}, row {twice[0] + 1}: the pair has two grades, here and in row {twice[1] + 1}")
+        other = np.flatnonzero((sides == sides[twice[0]]).all(1) & ~empty)[1]
+        raise ValueError(f"{path}, row {twice[0] + 1}: the pair has two grades, here and in row {other + 1}")
     return grades
+
+
+def _on_our_scale(grades: pd.Series, path: Path | str) -> tuple[pd.Series, pd.Series]:
+    """Grades 0 to 4, and the same from 0 to 1. Whole numbers up to 2, 3 or 4 are taken to be on our scale already."""
+    low, high = grades.min(), grades.max()
+    if grades.isin(ALL_GRADES).all() and high >= 2:
+        return grades.astype(int), grades / 4
+    warnings.warn(f"{path}: grades from {low:g} to {high:g}, shown as 0 to 4", stacklevel=3)
+    relatedness = (grades - low) / (high - low)
+    return (4 * relatedness).round().astype(int), relatedness
+
+
+def _draw_splits(first_sentences: pd.Series, seed: int) -> np.ndarray:
+    names, number = np.array(["train", "validation", "test"]), pd.factorize(first_sentences)[0]
+    drawn = np.random.default_rng(seed).choice(names, number.max() + 1, p=[0.5, 0.25, 0.25])[number]
+    if set(drawn) != set(names):  # few first sentences: pair by pair
+        drawn = np.random.default_rng(seed).permutation(np.resize(names[[0, 1, 0, 2]], len(number)))
+    return drawn
 
 
 def general_language_pairs(seed: int = 0) -> tuple[pd.DataFrame, str]:
@@ -128,78 +152,10 @@ def _with_sentence_column(table: pd.DataFrame, path: Path | str, text_column: st
     return table.drop(columns="sentence", errors="ignore").rename(columns={text_column: "sentence"})
 
 
-def _read(path: Path | str) -> pd.DataFrame:
-    name, path = str(path), Path(path)
-    if not path.exists():
-        if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and path.suffix.lower() not in SUFFIXES:
-            return _read_from_hub(name)
-        raise FileNotFoundError(f"no file {path} (the sport corpus is made by generate_sport_sentences.ipynb)")
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
-    kinds = sorted({file.suffix.lower() for file in files})
-    if len(kinds) != 1 or kinds[0] not in SUFFIXES:
-        content = f"holds {' and '.join(kinds) or 'no file'}" if path.is_dir() else f"is a {path.suffix or 'bare'} file"
-        raise ValueError(f"{path} {content}: one of the formats that can be read is needed, {', '.join(SUFFIXES)}")
-    table = pd.concat([_read_file(file) for file in files], ignore_index=True)
-    if not len(table):
-        raise ValueError(f"{path} has no rows")
-    return table
-
-
-def _read_file(file: Path) -> pd.DataFrame:
-    suffix = file.suffix.lower()
-    if suffix == ".parquet":
-        return pd.read_parquet(file)
-    _check_bytes(file)
-    try:
-        if suffix == ".txt":
-            with open(file, encoding="utf-8-sig") as lines:  # without a byte-order mark
-                return pd.DataFrame({"sentence": [line.rstrip("\n") for line in lines]})
-        if suffix == ".jsonl":
-            with open(file, encoding="utf-8-sig") as lines:
-                return pd.read_json(lines, lines=True, dtype=False)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
-            separator = "\t" if suffix == ".tsv" else ","
-            # the sentence "NA" is a sentence, and no column is an index
-            return pd.read_csv(file, sep=separator, keep_default_na=False, index_col=False, encoding="utf-8-sig")
-    except (ValueError, pd.errors.ParserWarning) as error:
-        raise ValueError(f"{file} cannot be read: {str(error).strip()}") from None
-
-
-def _read_from_hub(name: str) -> pd.DataFrame:
-    try:
-        ask_hub(lambda hub: hub.dataset_info(name, timeout=SECONDS))
-    except HfHubHTTPError as error:
-        reason = str(error).splitlines()[0]
-        raise FileNotFoundError(f"{name} is no file here, and no dataset of the hub: {reason}") from None
-    except ConnectionError as error:
-        if "offline" not in str(error).lower():  # as HF_HUB_OFFLINE=1 says; then what was downloaded before is used
-            raise ConnectionError(
-                f"{name} is no file here, and the hub, which may have it, did not answer ({error}). With "
-                "HF_HUB_OFFLINE=1 set, what was downloaded before is used"
-            ) from None
-    try:
-        return load_dataset(name, split="train").to_pandas()
-    except ValueError as error:  # no such split, or several configurations
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{name}: {reason} Download what you want of it, and name the file") from None
-
-
-def _check_bytes(file: Path) -> None:
-    """The readers' own errors name no line, and they let a NUL through."""
-    with open(file, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if b"\0" in line:
-                raise ValueError(f"{file}, line {number}: a NUL byte; is it a text file, in UTF-8?")
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                wrong = f"byte {line[error.start]:#x} is no UTF-8"
-                raise ValueError(f"{file}, line {number}: {wrong}. Save the file in UTF-8") from None
-
-
 def check_sentences(sentences: Sequence, source: str = "the corpus", at_least: int = 2) -> None:
     """Raise `ValueError` unless there are as many sentences or more and each is a text that is not blank."""
+    if isinstance(sentences, str):
+        raise ValueError(f"{source}: give a list of sentences, not one text ({sentences[:40]!r})")
     if len(sentences) < at_least:
         raise ValueError(f"{source} has {len(sentences)} sentences: at least {at_least} are needed")
     for row, sentence in enumerate(sentences, 1):
@@ -276,3 +232,15 @@ def draw_sentences(table: pd.DataFrame, split: str, count: int, seed: int = 0) -
     """At most `count` rows of the split in random order, no sentence twice."""
     rows = table[table["split"] == split].drop_duplicates("sentence").sort_values("sentence")
     return rows.iloc[np.random.default_rng(seed).permutation(len(rows))[:count]].reset_index(drop=True)
+
+
+def draw_pairs(
+    pairs: pd.DataFrame, train: int, judging: int, seed: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Of a table of `load_pairs`, in random order: at most `train` pairs to learn from; balanced ones to choose
+    thresholds on, and pairs of every kind to judge by, at most `judging` of each kind and grade."""
+    shuffled = pairs.sample(frac=1, random_state=seed)
+    few = shuffled.groupby(["split", "kind", "grade"]).head(judging)
+    validation = few[(few["split"] == "validation") & (few["kind"] == "balanced")]
+    drawn = shuffled[shuffled["split"] == "train"][:train], validation, few[few["split"] == "test"]
+    return tuple(table.reset_index(drop=True) for table in drawn)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import Tensor
 from tqdm import tqdm
@@ -31,7 +32,7 @@ from transformers.utils import logging as transformers_logging
 
 from src.corpus import check_sentences
 from src.pooling import POOLINGS, pool
-from src.presets import find_weights
+from src.presets import OLD_LAYOUT, find_weights
 from src.records import cache_key, output_folder, read_json, read_with_checksum, write_with_checksum
 from src.transforms import AffineMap
 
@@ -97,8 +98,8 @@ class Encoder:
         With a `cache`, the same tokens and weights are encoded once. Under a launcher every process must call it: each
         encodes its share and returns all. Raises `ValueError` for no sentence or one that is no text.
         """
+        check_sentences(sentences, "what is to be encoded", at_least=1)
         sentences = list(sentences)
-        check_sentences(sentences, at_least=1)
         tokens = self.tokenize(sentences)
         if self.cache is None:
             return self.encode_tokens(tokens, progress)
@@ -170,42 +171,53 @@ def load_encoder(
     of model or a pooling that is not supported, `ConnectionError` within 15 seconds when the hub does not answer.
     """
     weights, checksum, preset = find_weights(model, Path(models_folder))
-    folder = weights.parent
+    folder = weights.parent.parent if weights.parent.name == OLD_LAYOUT else weights.parent
     saved_pooling, saved_length, prompt = _sentence_transformers_settings(folder)
     pooling = pooling or (preset.pooling if preset else saved_pooling)
     if pooling not in POOLINGS:
         raise ValueError(f"pooling of {model} is {pooling!r}: set it to one of {', '.join(POOLINGS)}")
     transformer = _load_transformer(weights)
-    max_length = _check_max_length(max_length or saved_length, transformer.config)
+    tokenizer = AutoTokenizer.from_pretrained(weights.parent, trust_remote_code=False)
+    max_length = _check_max_length(max_length, saved_length or tokenizer.model_max_length, transformer)
     transformer.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    name = preset.name if preset else (folder if Path(model).is_dir() else Path(model)).name
+    name = preset.name if preset else (folder if Path(model).expanduser().is_dir() else Path(model)).name
     cache, transform = Path(cache) if cache else None, _saved_transform(folder)
     return Encoder(name, transformer, tokenizer, pooling, max_length, checksum, prompt, transform, cache)
 
 
 def _load_transformer(weights: Path) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()
+    config_file = weights.parent / "config.json"
+    if config_file.is_file() and "auto_map" in read_json(config_file):
+        raise ValueError(f"{config_file} asks for code of its own, which is not run here: take a model without")
     config = AutoConfig.from_pretrained(weights.parent, trust_remote_code=False)
-    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
+    decoder = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+    if decoder or getattr(config, "is_encoder_decoder", False) or config.model_type in ("xlnet", "fnet"):
         raise ValueError(
-            f"{weights.parent} is a decoder ({config.model_type}), whose tokens see nothing after them: an encoder is "
-            "needed"
+            f"{weights.parent} is a {config.model_type}: an encoder is needed, such as BERT, RoBERTa, MPNet, ModernBERT"
         )
-    transformer, report = AutoModel.from_pretrained(
-        weights.parent, config=config, dtype=torch.float32, trust_remote_code=False, output_loading_info=True,
-        use_safetensors=weights.suffix == ".safetensors",  # a .bin loads through torch's weights-only unpickler
-    )  # fmt: skip
+    try:
+        transformer, report = AutoModel.from_pretrained(
+            weights.parent, config=config, dtype=torch.float32, trust_remote_code=False, output_loading_info=True,
+            use_safetensors=".safetensors" in weights.name,  # a .bin loads through torch's weights-only unpickler
+        )  # fmt: skip
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise ValueError(f"{weights} cannot be read, it may be half a download: {str(error).splitlines()[0]}") from None
     if missing := [key for key in report["missing_keys"] if "pooler" not in key]:
         raise ValueError(f"{weights} lacks {len(missing)} weights of the model, such as {missing[0]}")
+    if wrong := [name for name, value in transformer.named_parameters() if not value.isfinite().all()]:
+        raise ValueError(f"{weights} holds NaN or infinity, in {wrong[0]}: the training that wrote it failed")
     return transformer
 
 
-def _check_max_length(max_length: int | None, config) -> int:
-    # these number positions from the padding index on, so that two of the table are never a token's
-    reserved = 2 if config.model_type in ("roberta", "xlm-roberta", "mpnet") else 0
-    longest = config.max_position_embeddings - reserved
-    max_length = max_length or longest
+def _check_max_length(max_length: int | None, saved: int, transformer: PreTrainedModel) -> int:
+    """`max_length`, or what was saved with the model, or the most that its table of positions has room for."""
+    tables = [table for name, table in transformer.named_modules() if name.endswith("position_embeddings")]
+    longest = getattr(transformer.config, "max_position_embeddings", None) or saved
+    if tables and isinstance(tables[0], torch.nn.Embedding):
+        # RoBERTa and its kin number positions from the padding index on: the rows up to it are never a token's
+        longest = tables[0].num_embeddings - (0 if tables[0].padding_idx is None else tables[0].padding_idx + 1)
+    max_length = max_length or min(saved, longest)
     if not 3 <= max_length <= longest:
         raise ValueError(f"max_length is {max_length}: the model takes 3 to {longest} tokens")
     return max_length

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,6 +74,9 @@ class Event:
     slots: dict[str, Slot]
     wordings: dict[str, tuple[Wording, ...]]
     family: str | None = None  # one of FAMILIES, if the sport belongs to one
+    twin: str | None = (
+        None  # the event of the same sport that is told in the same terms (penalty scored, penalty saved)
+    )
 
     def render(self, wording: Wording, facts: dict[str, str]) -> str:
         """The sentence that states `facts` (slot -> value) in this wording."""
@@ -112,16 +115,22 @@ def _read_sport(node: yaml.Node, first_uses: dict[str, str]) -> list[Event]:
     family, only_in = (_text(top[key]) if key in top else None for key in ("family", "only_in"))
     for key, value, allowed in (("family", family, FAMILIES), ("only_in", only_in, SPLITS[1:])):
         _require(value in (None, *allowed), top.get(key, node), f"{key} must be one of {allowed}, not {value!r}")
-    events = []
-    for name, event in _mapping(top["events"]).items():
-        keys = _mapping(event, required=("slots", "wordings"))
+    events, twins = [], {}
+    nodes = _mapping(top["events"])
+    for name, event in nodes.items():
+        keys = _mapping(event, required=("slots", "wordings"), optional=("twin",))
+        if "twin" in keys:
+            twin = _text(keys["twin"])
+            _require(twin in nodes and twin != name, keys["twin"], f"twin: {twin!r} is no other event of this file")
+            _require(not {name, twin} & set(twins), keys["twin"], f"{name!r} or {twin!r} has a twin already")
+            twins |= {name: twin, twin: name}
         slots = {slot_name: _read_slot(slot) for slot_name, slot in _mapping(keys["slots"]).items()}
         types = {slot.type for slot in slots.values()}
         _require({"person", "place"} <= types, keys["slots"], f"event {name!r} needs at least one person and one place")
         lists = _mapping(keys["wordings"], required=(only_in,) if only_in else SPLITS)
         wordings = {split: _read_wordings(texts, slots, first_uses) for split, texts in lists.items()}
         events.append(Event(_text(top["sport"]), name, slots, wordings, family))
-    return events
+    return [replace(event, twin=twins.get(event.name)) for event in events]
 
 
 def _read_slot(node: yaml.Node) -> Slot:

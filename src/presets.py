@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -15,7 +16,16 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from src.hub import SECONDS, ask_hub
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in order of preference
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+OLD_LAYOUT = "0_Transformer"  # where sentence-transformers kept the weights before version 1
+LFS = b"version https://git-lfs"
+OTHER_FORMATS = {  # what else may be in a folder, and what to do
+    "adapter_config.json": "it is a LoRA adapter: merge it into its base model and save that",
+    "*.onnx": "ONNX alone cannot be trained: take the model it was made from",
+    "onnx/*.onnx": "ONNX alone cannot be trained: take the model it was made from",
+    "*.h5": "TensorFlow's weights are not read: save them as model.safetensors",
+    "*.gguf": "GGUF is not read: take the model it was made from",
+}
 
 
 @dataclass(frozen=True)
@@ -60,19 +70,38 @@ def find_weights(model: str, models_folder: Path) -> tuple[Path, str, Preset | N
 
     Raises as `load_encoder` does.
     """
-    preset = PRESETS.get(model)
+    preset = PRESETS.get(model) or next((p for p in PRESETS.values() if p.hub == model), None)
     folder = preset_folder(preset, models_folder) if preset else _named_folder(model, models_folder)
-    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    folders = [folder, folder / OLD_LAYOUT]
+    weights = next((place / name for place in folders for name in WEIGHTS if (place / name).is_file()), None)
     if weights is None:
-        raise FileNotFoundError(f"{folder} holds no weights ({' or '.join(WEIGHTS)})")
-    with open(weights, "rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        reasons = [reason for pattern, reason in OTHER_FORMATS.items() if list(folder.glob(pattern))]
+        raise FileNotFoundError("; ".join([f"{folder} holds no {WEIGHTS[0]} or pytorch_model.bin", *reasons[:1]]))
+    checksum = _checksum(weights)
     if preset and preset.sha256 and checksum != preset.sha256:
         raise ValueError(
             f"{weights} is not {preset.name}: its sha256 is {checksum}, expected {preset.sha256}. "
             "The file is damaged or altered; remove it and install it again"
         )
     return weights, checksum, preset or next((p for p in PRESETS.values() if p.sha256 == checksum), None)
+
+
+def _checksum(weights: Path) -> str:
+    """The sha256 of the weights, which lie in several files where there is an index of them."""
+    files = [weights]
+    if weights.suffix == ".json":
+        files = [weights.parent / name for name in sorted(set(json.loads(weights.read_text())["weight_map"].values()))]
+    digest = hashlib.sha256()
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"{weights} names {file.name}, which is not there: download it, too")
+        with open(file, "rb") as content:
+            if content.read(len(LFS)) == LFS:
+                raise ValueError(f"{file} is a pointer of git-lfs, not the weights: run `git lfs pull` there")
+            content.seek(0)
+            while block := content.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def preset_folder(preset: Preset, models_folder: Path) -> Path:
@@ -109,11 +138,11 @@ def _join_parts(parts: list[Path], folder: Path) -> Path:
 
 
 def _named_folder(model: str, models_folder: Path) -> Path:
-    if Path(model).is_dir():
-        return Path(model)
+    if Path(model).expanduser().is_dir():
+        return Path(model).expanduser()
     if model.startswith((".", "/", "~")) or model.count("/") != 1 or model.split("/")[0] in ("models", "runs"):
         raise FileNotFoundError(
-            f"no model {model!r}: neither a folder, nor a preset ({', '.join(PRESETS)}), nor an owner/name of the hub"
+            f"no model {model!r}: neither a folder ({Path(model).expanduser().absolute()}), nor a preset ({', '.join(PRESETS)}), nor an owner/name of the hub"
         )
     return _hub_folder(model, None, models_folder / model.split("/")[-1])
 

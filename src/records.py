@@ -26,7 +26,7 @@ def cache_key(*parts: object) -> str:
 
 def output_folder(path: Path | str) -> Path:
     """Make the folder and prove that it can be written to, before any work is done; raises `PermissionError`."""
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

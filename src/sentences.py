@@ -153,13 +153,15 @@ class _Plan(NamedTuple):
     grade: int
     shared: frozenset[str] = frozenset()  # types of fact: share one value of each; for ALL, as many values as possible
     one_wording: bool = False
+    twins: bool = False  # of grade 1: the two events are told in the same terms
 
 
 def _plan_pairs(per_grade: int) -> Iterator[_Plan]:
     several = [frozenset(types) for size in (2, 3) for types in combinations(("person", "place", "number"), size)]
     for turn in range(per_grade):
-        yield from (_Plan("balanced", grade, several[turn % len(several)]) for grade in range(5))
-        yield from (_Plan("adversarial", grade, ALL) for grade in (0, 1))
+        shared = several[turn % len(several)]
+        yield from (_Plan("balanced", grade, shared, twins=turn // len(several) % 2 == 0) for grade in range(5))
+        yield from (_Plan("adversarial", grade, ALL, twins=True) for grade in (0, 1))
         yield from (_Plan("adversarial", grade, one_wording=grade == 2 and turn % 2 == 0) for grade in (2, 3, 4))
         yield from (_Plan("name trap", 0, ALL), _Plan("name trap", 2), _Plan("wording trap", 3, one_wording=True))
 
@@ -183,7 +185,9 @@ def _second_event(first: Event, events: list[Event], plan: _Plan, rng: Random) -
     if plan.grade >= 2:
         return first
     if plan.grade == 1:  # the choice can fall on `first` again: `_draw_pair` then draws the whole pair again
-        return rng.choice([event for event in events if event.sport == first.sport])
+        same_sport = [event for event in events if event.sport == first.sport]
+        twins = [event for event in same_sport if event.name == first.twin]
+        return rng.choice(twins if twins and plan.twins else same_sport)
     others = [event for event in events if event.sport != first.sport]
     sisters = [event for event in others if first.family and event.family == first.family]
     return rng.choice(sisters if sisters and plan.kind == "adversarial" else others)

@@ -1,7 +1,9 @@
 """What a run depends on: the defaults of notebook 3 and of `python -m src.training`, checked where they enter."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import torch
 import yaml
@@ -53,21 +55,7 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self):
-        if self.objective not in OBJECTIVES:
-            raise ValueError(f"objective is {self.objective!r}: expected one of {', '.join(OBJECTIVES)}")
-        if not isinstance(self.epochs, int) or self.epochs < 1:
-            raise ValueError(f"epochs is {self.epochs}: it must be a whole number, 1 or more")
-        if not 0 <= self.facts <= 1:
-            raise ValueError(f"facts is {self.facts}: it is a share, from 0 (topic alone) to 1 (facts alone)")
-        for name in ("temperature", "stretch", "pair_weight", "pair_steps", "rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(
-                    f"{name.replace('rate', 'learning_rate')} is {getattr(self, name)}: it must be above 0"
-                )
-        if self.batch_size < 2:
-            raise ValueError(f"batch_size is {self.batch_size}: without a second sentence there are no negatives")
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise ValueError(f"precision is {self.precision!r}: expected auto, fp32 or bf16")
+        check_parameters(vars(self))
 
     @property
     def rate(self) -> float:
@@ -94,6 +82,28 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True)
+class CorpusSettings:
+    """Parameters of generate_sport_sentences.ipynb alone."""
+
+    sentence_count: int = 20_000
+    pairs_per_grade: int = 400
+    train_pairs_per_grade: int = 600
+    grammar_folder: str = "data/grammar"
+    data_folder: str = "data"
+
+
+@dataclass(frozen=True)
+class BandSettings:
+    """Parameters of baseline_comparison.ipynb alone."""
+
+    comparison_model: str | None = "all-mpnet-base-v2"
+    comparison_pooling: str | None = None
+    comparison_sentences: int = 1_000
+    sheet_path: str | None = None
+    sheet_pairs: int = 300
+
+
+@dataclass(frozen=True)
 class LookSettings:
     """What fine_tune.ipynb compares and shows beyond the training that `python -m src.training` does."""
 
@@ -110,6 +120,45 @@ class LookSettings:
     figures_folder: str = "figures"
 
 
+SETTINGS = (RunSettings, TrainingSettings, LookSettings, CorpusSettings, BandSettings)
+CHOICES = {
+    "objective": tuple(OBJECTIVES), "precision": ("auto", "fp32", "bf16"),
+    "pooling": ("cls", "mean", "max"), "comparison_pooling": ("cls", "mean", "max"),
+}  # fmt: skip
+ABOVE_0 = ("temperature", "other_temperature", "stretch", "pair_weight", "learning_rate")
+RANGES = {  # from, to
+    "facts": (0, 1), "wanted_precision": (0, 1), "false_positive_rate": (0, 1), "duplicates_from": (0.8, 1),
+    "related_from": (1, 4), "batch_size": (2, None), "sharpen": (0, None), "max_length": (3, None), "seed": (0, None),
+    "graded_train_pairs": (0, None), "replicates": (2, None),
+}  # fmt: skip
+EXPECTED = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def check_parameters(given: Mapping[str, object]) -> None:
+    """Raise `ValueError` naming the first parameter whose value is of the wrong type or out of its range. A notebook
+    gives its `globals()`: names that are no parameters are passed over. 1 is the lowest whole number where no other is
+    in the tables above."""
+    types = {name: hint for kind in SETTINGS for name, hint in get_type_hints(kind).items() if name in given}
+    for name, hint in types.items():
+        value, allowed = given[name], get_args(hint) or (hint,)
+        if value is None and type(None) in allowed:
+            continue
+        kinds = (*allowed, int) if float in allowed else allowed
+        if not isinstance(value, kinds) or isinstance(value, bool) != (bool in allowed):
+            example = ", such as 1.0e-5" if float in allowed and isinstance(value, str) else ""
+            raise ValueError(
+                f"{name} is {value!r}, of type {type(value).__name__}: expected {EXPECTED[allowed[0]]}{example}"
+            )
+        if name in CHOICES and value not in CHOICES[name]:
+            raise ValueError(f"{name} is {value!r}: expected one of {', '.join(CHOICES[name])}")
+        if name in ABOVE_0 and not 0 < value < float("inf"):
+            raise ValueError(f"{name} is {value}: it must be above 0")
+        low, high = RANGES.get(name, (1 if int in allowed and bool not in allowed else None, None))
+        if (low is not None and not value >= low) or (high is not None and not value <= high):
+            wanted = f"from {low} to {high}" if high is not None else f"{low} or more"
+            raise ValueError(f"{name} is {value}: it must be {wanted}")
+
+
 def read_profile(path: Path | str) -> tuple[RunSettings, TrainingSettings]:
     """The settings of a run and of its training, from the section fine_tune of a YAML file like those in profiles/.
 
@@ -119,10 +168,11 @@ def read_profile(path: Path | str) -> tuple[RunSettings, TrainingSettings]:
     given = profile.get("fine_tune") if isinstance(profile, dict) else None
     if not isinstance(given, dict):
         raise ValueError(f"{path} has no section fine_tune with parameters")
-    names = {kind: [field.name for field in fields(kind)] for kind in (RunSettings, TrainingSettings, LookSettings)}
+    names = {kind: [field.name for field in fields(kind)] for kind in SETTINGS[:3]}
     known = [name for own in names.values() for name in own]
     if unknown := set(given) - set(known):
         raise ValueError(f"{path}: fine_tune has no parameter {min(unknown)!r}, only {', '.join(known)}")
+    check_parameters(given)
     if "corpus_path" in given:  # the pairs that come with the repository are of its own corpus
         given = {"pairs_path": None} | given
     run, training, _ = (kind(**{name: given[name] for name in names[kind] if name in given}) for kind in names)

@@ -67,12 +67,18 @@ def test_another_column(tmp_path):
     ("content", "message"),
     [
         ("sentence\n", "has no rows"),
-        ("", "cannot be read"),
+        ("", "is empty"),
         ("sentence\nalone\n", "has 1 sentences"),
         ("sentence\n12\n13\n", "row 1: 12 "),
         ('sentence\nfine\n"  "\n', "has 1 sentences"),  # the blank one is no sentence
-        ("sentence,sport\nfine,golf\na comma, unquoted,golf\n", "cannot be read"),
-        ("sentence,sport\na comma, unquoted,golf\nanother, unquoted,golf\n", "cannot be read"),
+        ("sentence,sport\nfine,golf\na comma, unquoted,golf\n", "line 3: 3 columns, and 2 in the header"),
+        ("sentence\na comma, unquoted\nanother, unquoted\n", "line 2: 2 columns, and 1 in the header"),
+        ("sentence,sport\nfine,golf\nalone\n", "line 3: 1 columns, and 2 in the header"),
+        ("text;topic\nfine;golf\na semicolon; unquoted;golf\n", "line 3: 3 columns"),
+        ('sentence\nfine\n"a quote, "and another", here"\n', "line 3: .*each quote is written twice"),
+        ('sentence\nfine\n"never closed\n', "line 3: .*each quote is written twice"),
+        ('sentence\nfine\n"stray' + "\nfine" * 20 + '"\n', "line 3: a quote opens here and closes 20 lines below"),
+        ("sentence,sentence\none,two\n", "'sentence' twice"),
     ],
 )
 def test_bad_rows_are_named(tmp_path, content, message):
@@ -80,6 +86,32 @@ def test_bad_rows_are_named(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
         load_sentences(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("text;topic\na comma, here;billing\ntwo, commas, here;orders\n", ["a comma, here", "two, commas, here"]),
+        ("text\ttopic\none, two\tbilling\nthree\torders\n", ["one, two", "three"]),
+        (" text ,topic\none,billing\ntwo,orders\n", ["one", "two"]),  # a blank in the header
+        (",text\n0,one\n1,two\n", ["one", "two"]),  # an index without a name
+        ('text,topic\n"a comma, here",billing\n\n"a ""quote""",orders\n', ["a comma, here", 'a "quote"']),
+        ('say "no" in text\nhe said "no"\nshe did not\n', ['he said "no"', "she did not"]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*holds the sentences")
+def test_tables_as_people_have_them(tmp_path, content, expected):
+    path = tmp_path / "data[1].csv"  # no pattern
+    path.write_text(content)
+    (tmp_path / "data1.csv").write_text("text\nanother\nfile\n")
+    column = "text" if "topic" in content or ",text" in content else "sentence"
+    assert load_sentences(path, column)["sentence"].tolist() == expected
+
+
+def test_a_row_over_several_lines_is_one_and_said(tmp_path):
+    (tmp_path / "corpus.csv").write_text('text\n"one\ntwo"\nthree\n')
+    with pytest.warns(UserWarning, match="line 2: one row over 2 lines"):
+        assert load_sentences(tmp_path / "corpus.csv")["sentence"].tolist() == ["one\ntwo", "three"]
 
 
 def test_texts_of_a_json_file_stay_texts(tmp_path):
@@ -92,8 +124,8 @@ def test_texts_of_a_json_file_stay_texts(tmp_path):
 
 
 def test_missing_file_and_unknown_format(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"sport_sentences\.csv"):
-        load_sentences(tmp_path / "sport_sentences.csv")
+    with pytest.raises(FileNotFoundError, match=f"there is no file {tmp_path / 'corpus.csv'}"):
+        load_sentences(tmp_path / "corpus.csv")
     (tmp_path / "corpus.docx").touch()
     with pytest.raises(ValueError, match=r"\.docx file.*\.csv"):
         load_sentences(tmp_path / "corpus.docx")
@@ -124,18 +156,39 @@ def test_kind_and_split_of_pairs_are_filled_in(tmp_path):
     assert 60 < (loaded["split"] == "test").sum() < 140
     assert set(loaded["split"]) == {"train", "validation", "test"}
     assert (loaded.groupby("sentence1")["split"].nunique() == 1).all()  # a first sentence is on one side
-    pairs.assign(kind="control", split="train").to_csv(path, index=False)
-    assert load_pairs(path)[["kind", "split"]].drop_duplicates().values.tolist() == [["control", "train"]]
+    pairs.assign(kind="mined", split="train").to_csv(path, index=False)
+    with pytest.warns(UserWarning) as warned:
+        loaded = load_pairs(path)
+    assert set(loaded["kind"]) == {"balanced"}
+    assert set(loaded["split"]) == {"train", "validation", "test"}
+    said = " ".join(str(warning.message) for warning in warned)
+    assert "400 pairs of other kinds" in said
+    assert "splits were drawn anew" in said
+    one_first = pairs.assign(sentence1="alone", sentence2=[f"s{row}" for row in range(400)])
+    one_first.to_csv(path, index=False)
+    assert load_pairs(path)["split"].value_counts().to_dict() == {"train": 200, "validation": 100, "test": 100}
+    one_first.assign(split=["train", "dev", "test", "dev"] * 100).to_csv(path, index=False)
+    assert load_pairs(path)["split"].value_counts().to_dict() == {"train": 100, "validation": 200, "test": 100}
 
 
+@pytest.mark.parametrize("column", ["grade", "score", "label"])
 @pytest.mark.parametrize(
-    ("grades", "expected"), [([0, 4, 1, 2, 3], [0, 1, 0.25, 0.5, 0.75]), (["0", "1"], [0, 1]), ([0.2, 5.2], [0, 1])]
+    ("grades", "relatedness", "shown"),
+    [
+        ([0, 4, 1, 2, 3], [0, 1, 0.25, 0.5, 0.75], [0, 4, 1, 2, 3]),
+        ([0, 1, 2], [0, 0.25, 0.5], [0, 1, 2]),  # a sheet without the highest grades
+        (["0", "1"], [0, 1], [0, 4]),
+        ([0.0, 1.2, 3.9, 5.0], [0, 0.24, 0.78, 1], [0, 1, 3, 4]),
+        ([1, 5, 3], [0, 1, 0.5], [0, 4, 2]),
+    ],
 )
-def test_grades_of_any_scale_are_mapped_to_0_and_1(tmp_path, grades, expected):
-    rows = {"sentence1": [f"a{n}" for n in range(len(grades))], "sentence2": "b", "grade": grades}
+@pytest.mark.filterwarnings("ignore:.*shown as 0 to 4")
+def test_grades_of_any_scale_are_used_in_full(tmp_path, column, grades, relatedness, shown):
+    rows = {"sentence1": [f"a{n}" for n in range(len(grades))], "sentence2": "b", column: grades}
     pd.DataFrame(rows).to_csv(tmp_path / "pairs.csv", index=False)
     loaded = load_pairs(tmp_path / "pairs.csv")
-    assert loaded["relatedness"].tolist() == pytest.approx(expected)
+    assert loaded["relatedness"].tolist() == pytest.approx(relatedness)
+    assert loaded["grade"].tolist() == shown
 
 
 @pytest.mark.parametrize(
@@ -309,9 +362,9 @@ def test_splits_that_cannot_be_used_are_refused():
 
 
 def test_a_path_is_not_looked_for_on_the_hub(monkeypatch):
-    monkeypatch.setattr("src.corpus.ask_hub", lambda question: pytest.fail("asked"))
+    monkeypatch.setattr("src.tables.ask_hub", lambda question: pytest.fail("asked"))
     for path in ("./mine/corpus", "../mine", "/mine/corpus", "mine/corpus.csv", "a/b/c", "corpus"):
-        with pytest.raises(FileNotFoundError, match="no file"):
+        with pytest.raises(FileNotFoundError, match="there is no file"):
             load_sentences(path)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from src.grammar import GrammarError, load_grammar, load_names
+from src.grammar import GRAMMAR_FOLDER, GrammarError, load_grammar, load_names
 from src.records import ROOT
 
 CURLING = """\
@@ -186,3 +186,23 @@ def test_broken_names_are_refused(curling):
         file.write_text(text.replace(old, new, 1))
         with pytest.raises(GrammarError, match=message):
             load_names(folder)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("own_goall", "'own_goall' is no other event"), ("penalty_save", "'penalty_save' is no other event")],
+)
+def test_a_twin_is_another_event_of_the_file(tmp_path, line, message):
+    path = tmp_path / "football.yaml"
+    text = (GRAMMAR_FOLDER / "football.yaml").read_text()
+    path.write_text(text.replace("  penalty_save:\n", f"  penalty_save:\n    twin: {line}\n"))
+    with pytest.raises(GrammarError, match=rf"football\.yaml, line \d+: twin: {message}"):
+        load_grammar(tmp_path)
+    path.write_text(text.replace("  penalty_save:\n", "  penalty_save:\n    twin: goal_stands\n"))
+    with pytest.raises(GrammarError, match="has a twin already"):
+        load_grammar(tmp_path)
+
+
+def test_all_events_of_the_corpus_are_twins():
+    twins = {(event.sport, event.name): event.twin for event in load_grammar()}
+    assert all(twins[sport, twin] == name for (sport, name), twin in twins.items())

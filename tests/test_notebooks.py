@@ -14,7 +14,7 @@ from PIL import Image
 import run_notebooks
 from run_notebooks import NOTEBOOKS, STUDY, notebook_defaults, notebook_parameters, tidy
 from src.records import ROOT
-from src.settings import LookSettings, RunSettings, TrainingSettings
+from src.settings import BandSettings, CorpusSettings, LookSettings, RunSettings, TrainingSettings
 
 RUNS = Path("runs")
 CODE_CELLS = {NOTEBOOKS[0]: (12, 18), NOTEBOOKS[1]: (12, 18), NOTEBOOKS[2]: (12, 24), STUDY: (3, 20)}
@@ -111,8 +111,8 @@ def test_own_sentences_without_sports(tmp_path, tiny_folder, some_sentences, gra
 
 def test_an_error_in_a_cell_is_shown_and_stops_the_run(tmp_path, monkeypatch, capsys):
     runs = tmp_path / "runs"
-    monkeypatch.setattr("sys.argv", ["", "--profile", "tiny", "--runs", str(runs), "--set", "sentence_count=0"])
-    with pytest.raises(SystemExit, match="ValueError: count is 0"):
+    monkeypatch.setattr("sys.argv", ["", "--profile", "tiny", "--runs", str(runs), "--set", "grammar_folder=none"])
+    with pytest.raises(SystemExit, match="GrammarError: none holds no grammar file"):
         run_notebooks.main()
     assert "baseline_comparison" not in capsys.readouterr().out
     assert (runs / "generate_sport_sentences.html").is_file()
@@ -127,10 +127,14 @@ def test_bad_parameters_stop_fine_tune_before_anything_is_written(tmp_path, name
     assert not list(tmp_path.iterdir())
 
 
-def test_notebook_and_command_have_the_same_defaults():
-    """`python -m src.training` takes its defaults from the dataclasses; the parameters cell must say the same."""
+def test_notebooks_and_command_have_the_same_defaults():
+    """`python -m src.training` takes its defaults from the dataclasses; the parameters cells must say the same."""
     defaults = asdict(RunSettings()) | asdict(TrainingSettings()) | asdict(LookSettings())
     assert notebook_defaults("fine_tune") == defaults
+    defaults |= asdict(CorpusSettings()) | asdict(BandSettings())
+    for notebook in NOTEBOOKS[:2]:
+        values = notebook_defaults(notebook)
+        assert values == {name: defaults[name] for name in values}
 
 
 @pytest.mark.parametrize(
@@ -139,6 +143,8 @@ def test_notebook_and_command_have_the_same_defaults():
         ("embeded", [], "no profile 'embeded': known are embedded, original, tiny"),
         ("tiny", ["temprature=0.4"], "no notebook has a parameter 'temprature'"),
         ("tiny", ["temperature"], "'temperature' is no NAME=VALUE"),
+        ("tiny", ["look_at=Who won: Bob?"], "look_at is {'Who won': 'Bob?'}, of type dict: expected text"),
+        ("tiny", ["comparison_sentences=few"], "comparison_sentences is 'few', of type str: expected a whole number"),
     ],
 )
 def test_unknown_profiles_and_parameters_are_errors(profile, assignments, message):

@@ -232,6 +232,17 @@ def test_adversarial_pairs_are_of_sister_sports(pairs, events):
     assert misses_a_sister(pairs[pairs["kind"] == "balanced"], events)  # there, any other sport will do
 
 
+def test_two_thirds_of_grade_1_are_of_twins_and_all_of_it_where_pairs_mislead(pairs, events):
+    def shares(kind):
+        rows = pairs[(pairs["kind"] == kind) & (pairs["grade"] == 1)]
+        keys = [rows[column].str.rsplit("/", n=2).str[0] for column in ("template1", "template2")]
+        assert (keys[0] != keys[1]).all()
+        return sum(events[tuple(one.split("/"))].twin == two.split("/")[1] for one, two in zip(*keys)) / len(rows)
+
+    assert shares("adversarial") == 1
+    assert 0.6 < shares("balanced") < 0.7  # half by plan, the others by chance: twins can share most
+
+
 def test_training_pairs_are_of_training_sentences_alone(all_pairs):
     training = all_pairs[all_pairs["split"] == "train"]
     assert Counter(training["grade"]) == dict.fromkeys(range(5), 600)
@@ -247,7 +258,7 @@ def test_word_overlap_is_as_data_readme_says(corpus, all_pairs):
     for (split, kind), rows in all_pairs.groupby(["split", "kind"]):
         if kind in ("balanced", "adversarial"):
             best = max(order(cosines[rows.index], grades[rows.index]) for cosines in controls.values())
-            assert best == pytest.approx(0.82 if kind == "balanced" else 0.67, abs=0.03), (split, kind)
+            assert best == pytest.approx(0.77 if kind == "balanced" else 0.50, abs=0.04), (split, kind)
 
 
 def test_pairs_that_cannot_be_made_are_refused(curling):

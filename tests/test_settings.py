@@ -1,9 +1,11 @@
+from dataclasses import asdict
+
 import pytest
 import torch
 import yaml
 
 from src.records import ROOT
-from src.settings import RunSettings, TrainingSettings, read_profile
+from src.settings import RunSettings, TrainingSettings, check_parameters, read_profile
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,44 @@ from src.settings import RunSettings, TrainingSettings, read_profile
 def test_settings_that_cannot_work(name, value):
     with pytest.raises(ValueError, match=f"^{name} is {value!r}: "):
         TrainingSettings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("temperature", "0.4", "a number"),
+        ("temperature", None, "a number"),
+        ("learning_rate", "1e-5", r"a number, such as 1\.0e-5"),  # as YAML reads 1e-5
+        ("batch_size", 32.5, "a whole number"),
+        ("epochs", True, "a whole number"),
+        ("gradient_caching", "no", "true or false"),
+        ("text_column", False, "text"),  # as YAML reads no
+        ("look_at", {"Who won": "Bob?"}, "text"),
+    ],
+)
+def test_a_parameter_of_another_type_is_named(name, value, expected):
+    with pytest.raises(ValueError, match=f"^{name} is .*, of type {type(value).__name__}: expected {expected}"):
+        check_parameters({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("wanted_precision", 95, "from 0 to 1"),
+        ("false_positive_rate", 5, "from 0 to 1"),
+        ("duplicates_from", 0.5, r"from 0\.8 to 1"),
+        ("related_from", 0, "from 1 to 4"),
+        ("max_length", 2, "3 or more"),
+        ("test_sentences", 0, "1 or more"),
+    ],
+)
+def test_a_parameter_out_of_its_range_is_named(name, value, wanted):
+    with pytest.raises(ValueError, match=f"^{name} is {value}: it must be {wanted}"):
+        check_parameters({name: value})
+
+
+def test_what_is_right_or_no_parameter_passes():
+    check_parameters(asdict(RunSettings()) | asdict(TrainingSettings()) | {"stretch": 1, "corpus": [], "n": None})
 
 
 @pytest.mark.parametrize("supported", [True, False])

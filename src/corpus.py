@@ -18,6 +18,7 @@ from src.sentences import KINDS, graded_pairs
 from src.tables import read_table
 
 ALL_GRADES = range(5)
+FEWEST = 20  # sentences of a corpus
 STSB = "sentence-transformers/stsb"
 
 
@@ -93,6 +94,18 @@ def load_pairs(path: Path | str, seed: int = 0) -> pd.DataFrame:
     return table
 
 
+def load_triplets(path: Path | str) -> list[tuple[str, ...]]:
+    """Read training data for supervised SimCSE: the columns `anchor`, `positive` and, if there is one, `negative`; or
+    `sentence1` and `sentence2`. Raises `ValueError` naming the row of what is no sentence."""
+    table = read_table(path).rename(columns={"sentence1": "anchor", "sentence2": "positive"})
+    if missing := {"anchor", "positive"} - set(table):
+        raise ValueError(f"{path} has no column {sorted(missing)[0]!r}, only {', '.join(table)}: rename one")
+    columns = [table[name].tolist() for name in ("anchor", "positive", "negative") if name in table]
+    for column in columns:
+        check_sentences(column, str(path))
+    return list(zip(*columns))
+
+
 def _grades(pairs: pd.DataFrame, empty: pd.Series, path: Path | str) -> pd.Series:
     """The grades as numbers. Raises `ValueError` for what is none, for a pair that has two, and when all are equal."""
     grades = pd.to_numeric(pairs["grade"].mask(empty), errors="coerce").astype(float)
@@ -141,10 +154,10 @@ def general_language_pairs(seed: int = 0) -> tuple[pd.DataFrame, str]:
 
 def _with_sentence_column(table: pd.DataFrame, path: Path | str, text_column: str) -> pd.DataFrame:
     texts = [name for name in table if pd.api.types.is_string_dtype(table[name])]
-    if text_column not in table and len(texts) == 1:
-        if texts[0] != "text":
-            warnings.warn(f"{path} has no column {text_column!r}: {texts[0]!r} holds the sentences", stacklevel=3)
-        text_column = texts[0]
+    if text_column == "sentence" not in table and ("text" in texts or len(texts) == 1):
+        text_column = "text" if "text" in texts else texts[0]
+        if text_column != "text":
+            warnings.warn(f"{path} has no column 'sentence': {text_column!r} holds the sentences", stacklevel=3)
     if text_column not in table:
         raise ValueError(f"{path} has no column {text_column!r}, only {', '.join(map(str, table))}: set text_column")
     if text_column == "sentence":
@@ -194,8 +207,8 @@ def near_duplicates(sentences: Sequence[str], similarity: float = 0.9) -> list[i
 
 
 def describe(sentences: Sequence[str], token_counts: Sequence[int], max_length: int) -> dict[str, str]:
-    """A report of what was read: sizes, repeats, lengths, what will be cut, scripts. `token_counts` are those of
-    `Encoder.count_tokens`."""
+    """A report of what was read: sizes, repeats, lengths, what will be cut, three sentences, scripts. `token_counts`
+    are those of `Encoder.count_tokens`."""
     words = [len(sentence.split()) for sentence in sentences]
     scripts = Counter()
     for letter, count in Counter("".join(sentences)).items():
@@ -207,6 +220,9 @@ def describe(sentences: Sequence[str], token_counts: Sequence[int], max_length: 
         "words": f"{np.median(words):.0f} in the median, {min(words)} to {max(words)}",
         "tokens": f"{np.median(token_counts):.0f} in the median, {min(token_counts)} to {max(token_counts)}",
         f"longer than {max_length} tokens": f"{sum(count > max_length for count in token_counts):,}",
+        "first": sentences[0],
+        "last": sentences[-1],
+        "longest": max(sentences, key=len)[:500],
         "letters": ", ".join(f"{script} {n / scripts.total():.1%}" for script, n in scripts.most_common(5)),
     }
 
@@ -221,8 +237,11 @@ def split_sentences(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         if not {"train", "test"} <= names:
             raise ValueError(f"column split holds {', '.join(sorted(names))}: train and test are needed")
         return table
-    if len(table) < 5:
-        raise ValueError(f"{len(table)} sentences are too few to train on some and test on others")
+    if len(table) < FEWEST:
+        raise ValueError(
+            f"{len(table)} sentences are too few to train on some and test on others: {FEWEST} are the least, and with "
+            "fewer than a thousand there is little to learn"
+        )
     _, number = np.unique(table["sentence"].to_numpy(str), return_inverse=True)  # a repeated one goes to one split
     rank = (np.random.default_rng(seed).permutation(number.max() + 1) / (number.max() + 1))[number]
     return table.assign(split=np.select([rank < 0.7, rank < 0.8], ["train", "validation"], "test"))

@@ -74,9 +74,7 @@ class Event:
     slots: dict[str, Slot]
     wordings: dict[str, tuple[Wording, ...]]
     family: str | None = None  # one of FAMILIES, if the sport belongs to one
-    twin: str | None = (
-        None  # the event of the same sport that is told in the same terms (penalty scored, penalty saved)
-    )
+    twin: str | None = None  # the event of the same sport told in the same terms: penalty saved, penalty scored
 
     def render(self, wording: Wording, facts: dict[str, str]) -> str:
         """The sentence that states `facts` (slot -> value) in this wording."""

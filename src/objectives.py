@@ -129,21 +129,28 @@ def _columns(sentences: Sequence, settings: TrainingSettings) -> list[list[str]]
         columns = [list(column) for column in zip(*sentences)]
     for column in columns:
         check_sentences(column, "the training sentences")
-    if repeats := len(columns[0]) - len(set(columns[0])):
-        raise ValueError(f"{repeats} training sentences are repeats: each would be a false negative of its twin")
+    for column in columns[:2]:
+        if repeats := len(column) - len(set(column)):
+            raise ValueError(f"{repeats} training sentences are repeats: each would be a false negative of its twin")
+    if any(len({*row}) < len(row) for row in zip(*columns)) or len(set(columns[-1])) < 2:
+        raise ValueError("a row of training data holds one sentence twice, or all hard negatives are the same")
     if settings.batch_size > len(columns[0]):
         raise ValueError(f"batch_size is {settings.batch_size}, but there are only {len(sentences)} training sentences")
     return columns
 
 
-def _refuse_equal_views(encoder: Encoder, tokens: Tokens) -> None:
-    """Two passes in training mode must differ, or the objective has nothing to teach."""
+def has_dropout(encoder: Encoder, tokens: Tokens) -> bool:
+    """Whether two passes in training mode differ; else SimCSE has nothing to teach."""
     batch = encoder.pad(tokens)
     encoder.model.train()
     with torch.no_grad(), torch.random.fork_rng():
         equal = torch.equal(encoder.embed(batch), encoder.embed(batch))
     encoder.model.eval()
-    if equal:
+    return not equal
+
+
+def _refuse_equal_views(encoder: Encoder, tokens: Tokens) -> None:
+    if not has_dropout(encoder, tokens):
         config = encoder.model.config.to_dict()
         zeros = [key for key, value in config.items() if "dropout" in key and "classifier" not in key and value == 0]
         raise ValueError(

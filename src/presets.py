@@ -142,7 +142,8 @@ def _named_folder(model: str, models_folder: Path) -> Path:
         return Path(model).expanduser()
     if model.startswith((".", "/", "~")) or model.count("/") != 1 or model.split("/")[0] in ("models", "runs"):
         raise FileNotFoundError(
-            f"no model {model!r}: neither a folder ({Path(model).expanduser().absolute()}), nor a preset ({', '.join(PRESETS)}), nor an owner/name of the hub"
+            f"no model {model!r}: neither a folder ({Path(model).expanduser().absolute()}), nor a preset "
+            f"({', '.join(PRESETS)}), nor an owner/name of the hub"
         )
     return _hub_folder(model, None, models_folder / model.split("/")[-1])
 

@@ -14,11 +14,14 @@ TOPIC, FACTS, ALL_GRADES = (0, 1, 2), (2, 3, 4), (0, 1, 2, 3, 4)
 Cosines = Float[np.ndarray, " pairs"]
 Grades = Int[np.ndarray, " pairs"]
 Related = Bool[np.ndarray, " pairs"]
+WORD = r"(?u)\b\w\w+\b|[^\w\s.,;:!?'\"()-]"  # two letters or more, or a symbol: there are sentences of emoji alone
 RELATED_FROM = 2  # the grade from which on two sentences count as related: the same event
-WANTED = {  # of a threshold, by the share of related pairs that reach it and that of unrelated pairs
-    "recall_at_precision[0.9]": lambda recalls, rates: recalls >= 0.9 * (recalls + rates),
-    "recall_at_fpr[0.05]": lambda recalls, rates: rates <= 0.05,
-    "recall_at_fpr[0.01]": lambda recalls, rates: rates <= 0.01,
+# What is wanted of a threshold, by the share of related pairs that reach it and that of unrelated pairs; and the number
+# of unrelated pairs without which that cannot be known.
+WANTED = {
+    "recall_at_precision[0.9]": (lambda recalls, rates: recalls >= 0.9 * (recalls + rates), 10),
+    "recall_at_fpr[0.05]": (lambda recalls, rates: rates <= 0.05, 20),
+    "recall_at_fpr[0.01]": (lambda recalls, rates: rates <= 0.01, 100),
 }
 
 
@@ -80,13 +83,13 @@ def word_overlap(train: Sequence[str], first: Sequence[str], second: Sequence[st
     words. The best of them is the control of every order."""
     similarities = {}
     for name, options in {
-        "word TF-IDF": {},
+        "word TF-IDF": {"token_pattern": WORD},
         "character 3-5-gram TF-IDF": {"analyzer": "char", "ngram_range": (3, 5)},
     }.items():
         vectorizer = TfidfVectorizer(**options).fit(train)
         products = vectorizer.transform(first).multiply(vectorizer.transform(second))
         similarities[name] = np.asarray(products.sum(1)).ravel()  # 0 where a sentence has no known word
-    words = CountVectorizer(binary=True).fit([*first, *second])
+    words = CountVectorizer(binary=True, token_pattern=WORD).fit([*first, *second])
     one, two = words.transform(first), words.transform(second)
     shared, sizes = (np.asarray(counts.sum(1)).ravel() for counts in (one.multiply(two), one + two))
     similarities["Jaccard"] = shared / np.maximum(sizes - shared, 1)
@@ -102,12 +105,14 @@ def recalls(
     related_cosines: Float[np.ndarray, " judged_on"],
 ) -> dict[str, float]:
     """The lowest threshold that meets each of `WANTED` is chosen on these pairs; its value is the share of other
-    related pairs, `related_cosines`, that reach it. Related and unrelated pairs weigh the same, whatever their number.
+    related pairs, `related_cosines`, that reach it. Related and unrelated pairs weigh the same, whatever their number;
+    what cannot be known from so few unrelated ones is left out.
     """
     rates, shares, thresholds = roc_curve(related, cosines, drop_intermediate=False)  # the first is infinity
     return {
         name: float((related_cosines >= thresholds[meets(shares, rates)].min()).mean())
-        for name, meets in WANTED.items()
+        for name, (meets, fewest) in WANTED.items()
+        if (~related).sum() >= fewest
     }
 
 

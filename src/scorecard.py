@@ -20,6 +20,7 @@ from src.similarity import PairwiseDistribution, cosines_of_pairs, paired_cosine
 from src.transforms import Encode
 
 SUBSAMPLE = 2_000  # sentences that the intervals of range and geometry are made of
+FEWEST_PAIRS = 10  # that a measure is known from
 RANDOM_PAIRS = 100_000  # for `agreement`
 
 MEASURES = {
@@ -268,13 +269,13 @@ def _resamples(graded: _Graded, replicates: int, seed: int) -> Iterator[_Graded]
 
 
 def _pair_values(graded: _Graded, others: _Graded | None = None, skip: bool = False) -> dict[str, float]:
-    """Those of `PAIR_MEASURES` for which each group of pairs that they need has two rows or more, and the recalls at
-    thresholds chosen on `others`. A measure that is undefined nevertheless, such as the order of equal cosines, is an
-    error, or skipped."""
+    """Those of `PAIR_MEASURES` for which there are ten pairs, two of each kind and grade that they need, and the
+    recalls at thresholds chosen on `others`. A measure that is undefined nevertheless, such as the order of equal
+    cosines, is an error, or skipped."""
     values = {}
     for name, (needed, measure) in PAIR_MEASURES.items():
         rows = [graded.rows.get(group, []) for group in needed]
-        if min(map(len, rows)) < 2:
+        if min(map(len, rows)) < 2 or sum(map(len, rows)) < FEWEST_PAIRS:
             continue
         rows = np.concatenate(rows)
         try:
@@ -289,6 +290,6 @@ def _pair_values(graded: _Graded, others: _Graded | None = None, skip: bool = Fa
         )
         found = judged_on[graded.grades[judged_on] >= RELATED_FROM]
         related = others.grades[chosen_on] >= RELATED_FROM
-        if 0 < related.sum() < len(related):  # which may fail in a replicate of few pairs
+        if len(found) and 0 < related.sum() < len(related):  # which may fail in a replicate of few pairs
             values |= quality.recalls(others.cosines[chosen_on], related, graded.cosines[found])
     return values

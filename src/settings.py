@@ -32,6 +32,7 @@ class RunSettings:
     cache_folder: str | None = "runs/cache"  # what was encoded or trained before is taken from there
     pairs_path: str | None = "data/graded_pairs.csv"  # pairs of known relatedness; None when there are none
     graded_train_pairs: int = 300  # of its train split, to learn from; 0: none
+    triplets_path: str | None = None  # for supervised_simcse: columns anchor, positive and maybe negative; None: sport
     rehearsal_path: str | None = "data/everyday_sentences.txt"  # sentences whose cosines are to stay; None: none
     saved_model: str = "models/tuned"
 
@@ -176,6 +177,6 @@ def read_profile(path: Path | str) -> tuple[RunSettings, TrainingSettings]:
     if "corpus_path" in given:  # the pairs that come with the repository are of its own corpus
         given = {"pairs_path": None} | given
     run, training, _ = (kind(**{name: given[name] for name in names[kind] if name in given}) for kind in names)
-    if training.objective == "supervised_simcse" and "corpus_path" in given:
-        raise ValueError("supervised_simcse learns from triplets of the sport grammar here: leave corpus_path out")
+    if training.objective == "supervised_simcse" and "corpus_path" in given and not run.triplets_path:
+        raise ValueError("supervised_simcse learns from pairs or triplets: name a file of yours as triplets_path")
     return run, training

@@ -41,9 +41,7 @@ def save_encoder(encoder: Encoder, folder: Path | str, settings: dict) -> Path:
     Its transform, if it has one, is saved as a dense layer on top. The folder appears complete or not at all. Raises
     `FileExistsError` when `folder` holds something that is no model.
     """
-    folder = Path(folder)
-    if folder.exists() and not (folder / "modules.json").is_file():
-        raise FileExistsError(f"{folder} exists and holds no model: nothing is overwritten")
+    folder = check_model_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         new, old = Path(scratch) / folder.name, Path(f"{scratch}.old")
@@ -53,6 +51,14 @@ def save_encoder(encoder: Encoder, folder: Path | str, settings: dict) -> Path:
             os.replace(folder, old)
         os.replace(new, folder)
         shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def check_model_folder(folder: Path | str) -> Path:
+    """Whether a model may be saved there; raises `FileExistsError` when it holds something that is no model."""
+    folder = Path(folder).expanduser()
+    if folder.exists() and not (folder / "modules.json").is_file():
+        raise FileExistsError(f"{folder.absolute()} exists and holds no model: nothing is overwritten")
     return folder
 
 

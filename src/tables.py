@@ -1,4 +1,4 @@
-"""Read a user's table from a file, a folder or the hub: every row as it is, or an error that names file, line and remedy."""
+"""Read a user's table: every row as it is in the file, or an error that names the line and what to do."""
 
 import csv
 import re
@@ -68,7 +68,7 @@ def _check_bytes(file: Path) -> None:
 
 
 def _read_delimited(file: Path, kind: str) -> pd.DataFrame:
-    """pandas would make an index of what it has no header for, and one sentence of what lies between two stray quotes."""
+    """Row by row: pandas makes an index of what has no header, and one sentence of all between two stray quotes."""
     with open(file, encoding="utf-8-sig", newline="") as lines:
         header_line = lines.readline()
         delimiter = "\t" if kind == ".tsv" else max(",;\t", key=header_line.count)  # the comma where there is none

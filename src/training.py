@@ -22,13 +22,13 @@ from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from src.checkpoints import restore, run_folder, save
-from src.corpus import draw_sentences, load_pairs, load_sentences, split_sentences
+from src.corpus import draw_pairs, draw_sentences, load_pairs, load_sentences, load_triplets, split_sentences
 from src.encoder import Encoder, Tokens, load_encoder
 from src.objectives import Term, make_terms
 from src.quality import effective_rank
 from src.sentences import triplets
 from src.settings import OBJECTIVES, TrainingSettings, read_profile
-from src.sharing import save_encoder
+from src.sharing import check_model_folder, save_encoder
 from src.similarity import pairwise_distribution
 from src.transforms import SpectralScaling
 
@@ -244,17 +244,18 @@ def main() -> None:
     except ValueError as error:
         raise SystemExit(str(error)) from None
     process = PartialState(cpu=not torch.cuda.is_available())  # under a launcher: joins the others, picks a GPU
+    check_model_folder(run.saved_model)
     encoder = load_encoder(run.model, run.pooling, run.max_length, run.models_folder, run.cache_folder)
     if settings.objective == "supervised_simcse":
-        rows = triplets("train", run.train_sentences, settings.seed)
+        own = run.triplets_path
+        rows = load_triplets(own) if own else triplets("train", run.train_sentences, settings.seed)
     else:
         corpus = split_sentences(load_sentences(run.corpus_path, run.text_column, run.duplicates_from), settings.seed)
         rows = draw_sentences(corpus, "train", run.train_sentences, settings.seed)["sentence"].tolist()
     pairs, rehearsal = None, None
     if settings.objective in ("topic_and_facts", "graded_pairs"):
         if run.pairs_path and run.graded_train_pairs:
-            pairs = load_pairs(run.pairs_path, settings.seed).sample(frac=1, random_state=settings.seed)
-            pairs = pairs[pairs["split"] == "train"][: run.graded_train_pairs]
+            pairs, *_ = draw_pairs(load_pairs(run.pairs_path, settings.seed), run.graded_train_pairs, 0, settings.seed)
         if run.rehearsal_path:
             rehearsal = load_sentences(run.rehearsal_path)["sentence"].tolist()
     if process.is_main_process:

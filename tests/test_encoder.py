@@ -85,7 +85,7 @@ def test_what_a_folder_lacks_is_named(tiny_folder, tmp_path):
             load_encoder(str(tiny_folder), "cls", max_length=length)
     shutil.copytree(tiny_folder, tmp_path / "bare")
     (tmp_path / "bare" / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="bare holds no model.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"bare holds no model\.safetensors"):
         load_encoder(str(tmp_path / "bare"), "cls")
     for name in ("models/nothing", "runs/nothing", "all-minilm", "./owner/model", "/owner/model"):
         with pytest.raises(FileNotFoundError, match=f"no model '{name}'"):

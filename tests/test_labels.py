@@ -10,7 +10,7 @@ from src.sharing import save_encoder
 def small(tmp_path, monkeypatch):
     """The curve itself, of a tiny model on few sentences."""
     own = {way: settings.__class__(**(vars(settings) | {"pair_steps": 4})) for way, settings in labels.OWN.items()}
-    sizes = {"TRAINED_ON": 128, "LOOKED_AT": 100, "JUDGING": 8, "OWN": own}
+    sizes = {"TRAINED_ON": 128, "LOOKED_AT": 100, "JUDGING": 60, "OWN": own}
     for name, value in (sizes | {"FIGURES": tmp_path, "RESULTS": tmp_path / "labels.jsonl"}).items():
         monkeypatch.setattr(labels, name, value)
     monkeypatch.setattr(labels, "CACHE", tmp_path / "cache")

@@ -2,6 +2,7 @@ import ast
 import json
 import re
 import warnings
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,21 +26,48 @@ def cells_of(notebook):
     return [cell.source for cell in cells if cell.cell_type == "code"]
 
 
-def execute(notebook, parameters, upto=None):
-    """A notebook's code cells in this process, which spares the start of a kernel; what it displays, as HTML."""
+def execute(notebook, parameters, upto=None, again=False):
+    """A notebook's code cells in this process, which spares the start of a kernel; what it displays, as HTML.
+
+    With `again`, each cell is run twice in a row and once more at the end, and must display the same each time."""
     unknown = set(parameters) - set(notebook_defaults(notebook))
     assert not unknown
     shown = []
 
     def display(*values):
-        shown.extend(value.data if isinstance(value, Markdown) else value._repr_html_() for value in values)
+        texts = [value.data if isinstance(value, Markdown) else value.to_html() for value in values]
+        shown.extend(re.sub(r"\bT_\w{5}", "", text) for text in texts)  # pandas' number for a table with a style
 
-    names = {"display": display}
-    for number, cell in enumerate(cells_of(notebook)[:upto]):
+    def run(cell):
+        shown.clear()
         exec(cell, names)
-        names |= parameters if number == 0 else {}
-    plt.close("all")
-    return "".join(shown)
+        names.update(parameters if cell is cells[0] else {})
+        plt.close("all")
+        return list(shown)
+
+    names, cells = {"display": display}, cells_of(notebook)[:upto]
+    displayed = []
+    for cell in cells:
+        displayed.append(run(cell))
+        assert not again or run(cell) == displayed[-1], cell
+    for cell, before in zip(cells, displayed) if again else ():
+        assert run(cell) == before, cell
+    return "".join(text for texts in displayed for text in texts)
+
+
+def assigned_names(cell):
+    """What statements of a cell give a name to, but for loops' variables."""
+    outside = [node for node in ast.parse(cell).body if not isinstance(node, ast.FunctionDef)]
+    nodes = [node for statement in outside for node in ast.walk(statement)]
+    targets = [target for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
+    names = [node for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
+    return {node.id for node in names if isinstance(node.ctx, ast.Store)}
+
+
+@pytest.mark.parametrize("notebook", [*NOTEBOOKS, STUDY])
+def test_no_name_means_two_things(notebook):
+    counts = Counter(name for cell in cells_of(notebook) for name in assigned_names(cell))
+    assert {name for name, count in counts.items() if count > 1} <= {"figure"}  # drawn and saved in one cell
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +128,8 @@ def test_own_sentences_without_sports(tmp_path, tiny_folder, some_sentences, gra
     }  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of the repeats, and of pictures that are not shown
-        pages = execute("baseline_comparison", common | {"comparison_model": None})
-        pages += execute("fine_tune", common | tuned)
+        pages = execute("baseline_comparison", common | {"comparison_model": None}, again=graded)
+        pages += execute("fine_tune", common | tuned, again=graded)
     assert (tmp_path / "tuned" / "model.safetensors").is_file()
     assert (tmp_path / "tuned" / "thresholds.json").is_file() == graded
     assert corpus.read_text() == content
@@ -143,7 +171,7 @@ def test_notebooks_and_command_have_the_same_defaults():
         ("embeded", [], "no profile 'embeded': known are embedded, original, tiny"),
         ("tiny", ["temprature=0.4"], "no notebook has a parameter 'temprature'"),
         ("tiny", ["temperature"], "'temperature' is no NAME=VALUE"),
-        ("tiny", ["look_at=Who won: Bob?"], "look_at is {'Who won': 'Bob?'}, of type dict: expected text"),
+        ("tiny", ["look_at=Who won: Bob?"], "look_at is {'Who won': 'Bob.'}, of type dict: expected text"),
         ("tiny", ["comparison_sentences=few"], "comparison_sentences is 'few', of type str: expected a whole number"),
     ],
 )

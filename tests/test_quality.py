@@ -129,6 +129,7 @@ def test_word_overlap():
 
 def test_recall_at_a_threshold_of_other_pairs():
     cosines, related = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]), np.array([1, 1, 0, 1, 0, 0], bool)
+    cosines, related = np.tile(cosines, 40), np.tile(related, 40)
     judged = np.array([0.85, 0.75, 0.65, 0.1])
     # no unrelated pair reaches 0.8; down to 0.6 one of three does, and all related ones: a precision of 3/4
     assert recalls(cosines, related, judged) == {
@@ -141,6 +142,10 @@ def test_recall_at_a_threshold_of_other_pairs():
     assert set(recalls(cosines, ~related, judged).values()) == {0.0}  # no threshold will do
     perfect = np.where(related, 1.0, 0.0)
     assert set(recalls(perfect, related, np.array([1.0, 0.5])).values()) == {0.5}
+    known = {
+        count: set(recalls(cosines[:count], related[:count], judged)) for count in (18, 30, 60, 204)
+    }  # half unrelated
+    assert [len(names) for names in known.values()] == [0, 1, 2, 3]
 
 
 def test_recall_follows_the_roc_curve_of_scikit_learn():

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from src import scorecard
 from src.quality import alignment, auc, order, recalls, rung_auc, rung_d_prime
 from src.scorecard import (
     MAIN,
@@ -32,7 +33,7 @@ def corpus():
 
 @pytest.fixture(scope="module")
 def pairs():
-    return graded_pairs("test", 16)
+    return graded_pairs("test", 50)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_every_measure_is_there_with_an_interval(card, corpus, encode):
         if measure in ("effective_rank", "agreement"):
             assert np.isfinite(value) and np.isnan([low, high]).all()
         else:
-            assert low < value < high, measure
+            assert low < value < high or value == 0, measure  # random rows reach no precision of 0.9
     embeddings = encode(corpus["sentence"])
     distribution = pairwise_distribution(embeddings)
     assert [card.values[m] for m in ("width", "mean", "std")] == [
@@ -94,8 +95,9 @@ def test_each_measure_of_pairs_is_of_its_own_kind_and_grades(card, pairs, encode
     }  # fmt: skip
 
 
-def test_replicates_are_the_measures_of_resampled_events():
+def test_replicates_are_the_measures_of_resampled_events(monkeypatch):
     """Three events, resampled whole: each replicate is the measure of one of ten explicit resamples."""
+    monkeypatch.setattr(scorecard, "FEWEST_PAIRS", 2)
     table = pd.DataFrame({"sentence1": list("abcabc"), "sentence2": "z", "grade": [0, 0, 0, 1, 1, 1]})
     table = table.assign(kind="balanced", template1="sport/" + table["sentence1"] + "/test/0")
     cosines = np.array([0.1, 0.25, 0.3, 0.2, 0.35, 0.9])
@@ -179,11 +181,13 @@ def test_without_grades_there_is_the_distribution_alone(corpus, encode):
 
 
 def test_pairs_without_events():
-    table = pd.DataFrame({"sentence1": list("abcdefghi"), "sentence2": "z", "grade": [0, 0, 1, 1, 2, 2, 2, 0, 3]})
-    cosines = np.array([0.1, 0.2, 0.3, 0.2, 0.5, 0.3, 0.4, 0.1, 0.6])
+    grades = np.repeat([0, 1, 2, 3, 4], [9, 6, 6, 3, 1])
+    table = pd.DataFrame({"sentence1": list("abcdefghijklmnopqrstuvwxy"), "sentence2": "z", "grade": grades})
+    cosines = grades / 10 + np.random.default_rng(0).normal(0, 0.1, 25)
     card = score_pairs("mine", cosines, table.assign(kind="balanced"), replicates=10)
     assert card.values["topic_order"] == pytest.approx(order(cosines, table["grade"].to_numpy(), (0, 1, 2)))
-    assert set(card.values) == {"topic_order", *(f"rung_{name}[{k}]" for name in ("auc", "d_prime") for k in (1, 2))}
+    rungs = {f"rung_{name}[{k}]" for name in ("auc", "d_prime") for k in (1, 2)}  # 9 pairs are too few for the third
+    assert set(card.values) == {"topic_order", *rungs}
 
 
 def test_bad_input(corpus, pairs, encode):

@@ -339,9 +339,9 @@ def collapse(model, kind):
         elif kind == "equal":  # and no step moves them apart
             last.weight.mul_(0).requires_grad_(False)
             last.bias.fill_(1.0).requires_grad_(False)
-        else:  # two opposite ones
+        else:  # two
             last.weight.mul_(0)
-            last.weight[0] = 1
+            last.weight[:2] = 1
             last.bias.mul_(0)
 
 

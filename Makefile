@@ -8,6 +8,7 @@ BIN := .venv/bin
 COMPARISON := $(if $(filter-out original tiny,$(PROFILE)),$(if $(findstring comparison_model=,$(SET)),,.venv/comparison_model))
 export PYTHONPATH := .
 export OMP_WAIT_POLICY := passive
+export SET
 
 .PHONY: help run test test-gpu lab figures study final labels bench cache clean-cache check clean
 
@@ -27,7 +28,7 @@ help:
 	@echo "make clean    remove .venv and runs/"
 
 run: .venv/installed $(COMPARISON) $(if $(filter tiny,$(PROFILE)),models/tiny)
-	@$(BIN)/python run_notebooks.py --profile $(PROFILE) --runs $(RUNS) --set $(SET)
+	@$(BIN)/python run_notebooks.py --profile $(PROFILE) --runs $(RUNS) --set "$$SET"
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -6,6 +6,7 @@
 import argparse
 import ast
 import resource
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from src.records import ROOT
 from src.settings import check_parameters
+from src.tables import SUFFIXES
 
 NOTEBOOKS = ("generate_sport_sentences", "baseline_comparison", "fine_tune")
 STUDY = "experiments/study"
@@ -30,7 +32,7 @@ def main() -> None:
     parser.add_argument("--profile", default="embedded", help="a name in profiles/, or a YAML file")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for all that is written")
     parser.add_argument(
-        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="parameters for this run, as in a profile"
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="parameters for this run; quotes as in a shell"
     )
     parser.add_argument("--in-place", action="store_true", help="refresh what is committed, at its own values")
     options = parser.parse_args()
@@ -38,7 +40,7 @@ def main() -> None:
         if options.in_place:
             parameters = {notebook: {} for notebook in (*NOTEBOOKS, STUDY)}
         else:
-            parameters = notebook_parameters(options.profile, options.set, options.runs)
+            parameters = notebook_parameters(options.profile, split_assignments(options.set), options.runs)
         run(parameters, options.runs, options.in_place)
     except (ValueError, OSError, PapermillExecutionError) as error:
         sys.exit(f"\nmake: stopped. {error}")
@@ -51,18 +53,29 @@ def notebook_parameters(profile: str, assignments: list[str], runs: Path) -> dic
     """
     sections, overrides = read_profile(profile), read_assignments(assignments)
     parameters, everywhere = {}, set()
+    runs = str(Path(runs).absolute())
     for notebook in NOTEBOOKS:
         defaults = notebook_defaults(notebook)
         everywhere |= set(defaults)
         given = sections.get(notebook) or {}
         if unknown := set(given) - set(defaults):
             raise ValueError(f"{profile}: {notebook} has no parameter {unknown.pop()!r}, only {', '.join(defaults)}")
-        outputs = {name: str(runs / defaults[name].removeprefix("runs/")) for name in REDIRECTED if name in defaults}
-        parameters[notebook] = outputs | given | {name: overrides[name] for name in defaults if name in overrides}
+        outputs = {name: f"{runs}/{defaults[name].removeprefix('runs/')}" for name in REDIRECTED if name in defaults}
+        given = given | {name: overrides[name] for name in defaults if name in overrides}
+        parameters[notebook] = outputs | {name: from_here(name, value) for name, value in given.items()}
         check_parameters(parameters[notebook])
     if unknown := set(overrides) - everywhere:
         raise ValueError(f"no notebook has a parameter {unknown.pop()!r}, only {', '.join(sorted(everywhere))}")
     return parameters
+
+
+def from_here(name: str, value: object) -> object:
+    """A path that the user gave is one from the folder they are in; the notebooks run in the repository's."""
+    if isinstance(value, str) and name.endswith(("_path", "_folder", "model")):
+        path = Path(value).expanduser()
+        if path.exists() or path.suffix in SUFFIXES or name.endswith("_folder") or name == "saved_model":
+            return str(path.absolute())
+    return value
 
 
 def notebook_defaults(notebook: str) -> dict:
@@ -83,6 +96,14 @@ def read_profile(profile: str) -> dict[str, dict]:
     if unknown := set(sections) - set(NOTEBOOKS):
         raise ValueError(f"{file}: no notebook is called {unknown.pop()!r}, only {', '.join(NOTEBOOKS)}")
     return sections
+
+
+def split_assignments(texts: list[str]) -> list[str]:
+    """SET="name=value other='two words'" comes as one text from make, and as several from a shell."""
+    try:
+        return [assignment for text in texts for assignment in shlex.split(text)]
+    except ValueError as error:
+        raise ValueError(f"{' '.join(texts)}: {error}. Put double quotes around a value with an apostrophe") from None
 
 
 def read_assignments(assignments: list[str]) -> dict:

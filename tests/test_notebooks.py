@@ -13,7 +13,7 @@ from IPython.display import Markdown
 from PIL import Image
 
 import run_notebooks
-from run_notebooks import NOTEBOOKS, STUDY, notebook_defaults, notebook_parameters, tidy
+from run_notebooks import NOTEBOOKS, STUDY, notebook_defaults, notebook_parameters, split_assignments, tidy
 from src.records import ROOT
 from src.settings import BandSettings, CorpusSettings, LookSettings, RunSettings, TrainingSettings
 
@@ -197,11 +197,32 @@ def test_profiles_hold_only_known_parameters(profile, tmp_path):
 
 def test_outputs_are_redirected_and_can_be_set():
     parameters = notebook_parameters("embedded", ["epochs=1", "corpus_path=mine.txt", "comparison_model=null"], RUNS)
-    assert parameters["generate_sport_sentences"] == {"data_folder": "runs/data", "figures_folder": "runs/figures"}
+    here = Path().absolute()
+    folders = {"data_folder": f"{here}/runs/data", "figures_folder": f"{here}/runs/figures"}
+    assert parameters["generate_sport_sentences"] == folders
     assert parameters["baseline_comparison"]["comparison_model"] is None
-    assert parameters["fine_tune"]["corpus_path"] == "mine.txt"
+    assert parameters["fine_tune"]["corpus_path"] == f"{here}/mine.txt"
     assert parameters["fine_tune"]["epochs"] == 1
-    assert parameters["fine_tune"]["saved_model"] == "runs/models/tuned"
+    assert parameters["fine_tune"]["saved_model"] == f"{here}/runs/models/tuned"
+    assert notebook_parameters("embedded", ["corpus_path=owner/name"], RUNS)["fine_tune"]["corpus_path"] == "owner/name"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("epochs=1 temperature=0.4", ["epochs=1", "temperature=0.4"]),
+        ("look_at='Who won: Bob?' epochs=1", ["look_at=Who won: Bob?", "epochs=1"]),
+        ('corpus_path="it\'s mine.csv"', ["corpus_path=it's mine.csv"]),
+        ("", []),
+    ],
+)
+def test_assignments_are_split_as_a_shell_does(text, expected):
+    assert split_assignments([text]) == expected
+
+
+def test_an_apostrophe_wants_quotes():
+    with pytest.raises(ValueError, match="double quotes around a value with an apostrophe"):
+        split_assignments(["corpus_path=it's.csv"])
 
 
 @pytest.mark.parametrize("notebook", CODE_CELLS)

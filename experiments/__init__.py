@@ -1,4 +1,4 @@
-"""The studies behind the notebooks. Here is what they share: runs divided between processes, and files of results."""
+"""The studies behind the notebooks. Here is what they share: data, runs divided between processes, files of results."""
 
 import json
 from collections.abc import Sequence
@@ -6,9 +6,44 @@ from pathlib import Path
 
 import numpy as np
 
-from src.records import library_versions
+from src.corpus import draw_sentences, general_language_pairs, load_pairs, load_sentences
+from src.quality import order
+from src.records import ROOT, library_versions
+from src.scorecard import score
+from src.similarity import cosines_of_pairs
+from src.transforms import Encode
 
+MODEL, MAX_LENGTH = "all-MiniLM-L6-v2", 64
+TRAINED_ON, LOOKED_AT, JUDGING = 3_072, 1_500, 200  # sentences; graded pairs of each kind and grade
+FIGURES, CACHE = ROOT / "figures", ROOT / "runs" / "cache"
+SHOWN = (
+    "recall_at_precision[0.9]", "recall_at_fpr[0.01]", "order", "topic_order", "fact_order", "adversarial_topic_order",
+    "adversarial_fact_order", "name_trap_auc", "width", "width_within", "everyday language",
+)  # fmt: skip
 PART_HELP = "which of how many processes this is, as in 1/2: each has its share of the runs"
+
+
+class SportData:
+    """Sentences and graded pairs to train on, and those of `split`, by which models are judged."""
+
+    def __init__(self, split: str):
+        corpus, pairs = (
+            load_sentences(ROOT / "data" / "sport_sentences.csv"),
+            load_pairs(ROOT / "data/graded_pairs.csv"),
+        )
+        self.training = draw_sentences(corpus, "train", TRAINED_ON)["sentence"].tolist()
+        self.sentences = draw_sentences(corpus, split, LOOKED_AT)
+        self.labelled = pairs[pairs["split"] == "train"]
+        few = pairs.sample(frac=1, random_state=0).groupby(["split", "kind", "grade"]).head(JUDGING)
+        self.pairs = few[few["split"] == split].reset_index(drop=True)
+        self.validation = few[(few["split"] == "validation") & (few["kind"] == "balanced")].reset_index(drop=True)
+        self.everyday, _ = general_language_pairs()
+        self.rehearsal = load_sentences(ROOT / "data" / "everyday_sentences.txt")["sentence"].tolist()
+
+    def measure(self, encode: Encode) -> dict[str, float]:
+        values = score("", encode, self.sentences, self.pairs, replicates=1, thresholds_from=self.validation).values
+        everyday = order(cosines_of_pairs(encode, self.everyday), self.everyday["grade"].to_numpy())
+        return values | {"everyday language": everyday}
 
 
 def runs_to_do(grid: Sequence, part: str = "1/1", done: Sequence = ()) -> list:

@@ -23,8 +23,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import spearmanr
 
-from experiments import append_line, mean_and_range, read_lines
-from experiments.labels import CACHE, FIGURES, MAX_LENGTH, MODEL, OWN, train_there
+from experiments import CACHE, FIGURES, MAX_LENGTH, MODEL, append_line, mean_and_range, read_lines
+from experiments.labels import OWN, train_there
 from src import plots
 from src.bootstrap import resampled_rows
 from src.corpus import load_sentences
@@ -55,7 +55,7 @@ def read_corpora(path: str) -> Iterator[tuple[str, pd.DataFrame]]:
     if "genre" not in pairs:
         yield name, with_splits(pairs)
         return
-    genres = pairs["genre"].str.removeprefix("main-").str.removesuffix("s")  # "forum" and "forums" are one
+    genres = pairs["genre"].replace({"main-forum": "forums", "main-forums": "forums"}).str.removeprefix("main-")
     for genre, of_genre in pairs.groupby(genres):
         yield f"{name} {genre}", with_splits(of_genre.reset_index(drop=True))
 

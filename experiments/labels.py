@@ -26,55 +26,40 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.sentence_transformer.losses import CoSENTLoss, CosineSimilarityLoss
 from transformers import PrinterCallback
 
-from experiments import PART_HELP, append_line, mean_and_range, read_lines, runs_to_do
+from experiments import (
+    CACHE,
+    FIGURES,
+    JUDGING,
+    MAX_LENGTH,
+    MODEL,
+    PART_HELP,
+    SHOWN,
+    TRAINED_ON,
+    SportData,
+    append_line,
+    mean_and_range,
+    read_lines,
+    runs_to_do,
+)  # fmt: skip
 from src import plots
-from src.corpus import draw_sentences, general_language_pairs, load_pairs, load_sentences
 from src.encoder import load_encoder
 from src.objectives import PAIRS
 from src.presets import find_weights
-from src.quality import order
 from src.records import ROOT
-from src.scorecard import score
 from src.settings import TrainingSettings
-from src.similarity import cosines_of_pairs
 from src.training import fine_tune
 from src.transforms import Encode
 
-RESULTS, FIGURES, CACHE = ROOT / "experiments" / "labels.jsonl", ROOT / "figures", ROOT / "runs" / "cache"
-MODEL, MAX_LENGTH = "all-MiniLM-L6-v2", 64
-TRAINED_ON, LOOKED_AT, JUDGING = 3_072, 1_500, 200  # sentences; pairs of each kind and grade
+RESULTS = ROOT / "experiments" / "labels.jsonl"
 COUNTS, DRAWS = (0, 30, 100, 300, 1_000, 3_000), (0, 1, 2, 3, 4)
 OTHERS = {"CoSENTLoss": CoSENTLoss, "CosineSimilarityLoss": CosineSimilarityLoss}
 OWN = {
     "graded pairs": TrainingSettings(objective="graded_pairs"),
-    "topic and facts, not sharpened": TrainingSettings(sharpen=0.0),
+    "topic and facts": TrainingSettings(objective="topic_and_facts"),
 }
-SHOWN = (
-    "recall_at_precision[0.9]", "recall_at_fpr[0.01]", "order", "topic_order", "fact_order", "adversarial_topic_order",
-    "adversarial_fact_order", "name_trap_auc", "width", "width_within", "everyday language",
-)  # fmt: skip
 
 
-class Data:
-    def __init__(self):
-        corpus = load_sentences(ROOT / "data" / "sport_sentences.csv")
-        self.training = draw_sentences(corpus, "train", TRAINED_ON)["sentence"].tolist()
-        self.test = draw_sentences(corpus, "test", LOOKED_AT)
-        pairs = load_pairs(ROOT / "data" / "graded_pairs.csv")
-        self.labelled = pairs[pairs["split"] == "train"]
-        few = pairs.sample(frac=1, random_state=0).groupby(["split", "kind", "grade"]).head(JUDGING)
-        self.pairs = few[few["split"] == "test"].reset_index(drop=True)
-        self.validation = few[(few["split"] == "validation") & (few["kind"] == "balanced")].reset_index(drop=True)
-        self.everyday, _ = general_language_pairs()
-        self.rehearsal = load_sentences(ROOT / "data" / "everyday_sentences.txt")["sentence"].tolist()
-
-    def measure(self, encode: Encode) -> dict[str, float]:
-        values = score("", encode, self.test, self.pairs, replicates=1, thresholds_from=self.validation).values
-        everyday = order(cosines_of_pairs(encode, self.everyday), self.everyday["grade"].to_numpy())
-        return values | {"everyday language": everyday}
-
-
-def run(data: Data, model: str, way: str, count: int, draw: int) -> dict:
+def run(data: SportData, model: str, way: str, count: int, draw: int) -> dict:
     """The line of one run; `way` "base" trains nothing."""
     pairs = data.labelled.sample(count, random_state=draw)
     if way in OTHERS:
@@ -162,7 +147,7 @@ def main() -> None:
     keys = ("model", "way", "pairs", "draw")
     done = [tuple(line[key] for key in keys) for line in read_lines(RESULTS)]
     missing = runs_to_do(grid(options.model, options.counts, options.draws), options.part, done)
-    data = Data() if missing else None
+    data = SportData("test") if missing else None
     for wanted in missing:
         append_line(RESULTS, line := run(data, *wanted))
         print(*wanted, {m: round(line["measures"][m], 3) for m in SHOWN}, flush=True)

@@ -30,8 +30,8 @@ def run_folder(
     if encoder.cache is None:
         yield None
         return
-    # a longer run begins as a shorter one does, sharpening comes after it, and other objectives' settings are not used
-    used = settings.used() | {"epochs": None, "sharpen": None, "precision": settings.bf16}
+    # a longer run begins as a shorter one does, and the settings of other objectives are not used
+    used = settings.used() | {"epochs": None, "precision": settings.bf16}
     texts = [[row["input_ids"] for row in view] for term in terms for view in term.views]
     wanted = [
         term.targets.tolist() for term in terms if term.targets is not None and term.targets.ndim == 1

@@ -30,10 +30,8 @@ from src.sentences import triplets
 from src.settings import OBJECTIVES, TrainingSettings, read_profile
 from src.sharing import check_model_folder, save_encoder
 from src.similarity import pairwise_distribution
-from src.transforms import SpectralScaling
 
 PROBE = 64  # sentences by which a collapse is seen
-FITTED_ON = 1_000  # sentences, for the transform on top
 LOOKS = 4  # in an epoch, at the collapse guard; then the run is saved, too
 # Sentences of similar length in a forward pass. A batch padded as one takes half as long again on a CPU; a GPU idles
 # where they are few; with gradient caching, whose memory is that of a chunk, 128 are enough.
@@ -60,8 +58,7 @@ def fine_tune(
     - `graded_pairs`: the cosines of `pairs` (a table of `load_pairs`) learn their grades. An epoch is
       `settings.pair_steps` steps, and `sentences` are not used. All other objectives learn from `pairs`, too, if given.
 
-    The last two keep the cosines among `rehearsal` sentences as they were. `topic_and_facts` puts a transform on top of
-    the tuned model, spectral scaling with the power `settings.sharpen`. `after_epoch(1)`, … is called with the model
+    The last two keep the cosines among `rehearsal` sentences as they were. `after_epoch(1)`, … is called with the model
     in eval mode. With `encoder.cache`, a run that was killed goes on from where it was last saved, and what was trained
     is not trained again; `after_epoch` is called for all epochs all the same.
 
@@ -74,16 +71,9 @@ def fine_tune(
     encoder.transform = None
     terms = make_terms(encoder, sentences, settings, targets, pairs, rehearsal)
 
-    def look(epoch: int) -> None:
-        encoder.transform = None
-        if settings.used().get("sharpen"):
-            fitted_on = encoder.encode_tokens(terms[0].views[0][:FITTED_ON], progress=False)
-            encoder.transform = SpectralScaling(settings.sharpen).fit(fitted_on)
-        after_epoch(epoch)
-
     with run_folder(encoder, settings, terms, targets) as folder:
         try:
-            return _train(encoder, terms, settings, look, folder)
+            return _train(encoder, terms, settings, after_epoch, folder)
         finally:
             encoder.model.eval()
 
@@ -98,7 +88,6 @@ def _train(encoder, terms: Sequence[Term], settings, after_epoch, folder: Path |
     guard.keep_weights(len(losses))
 
     for epoch in range(finished, settings.epochs):
-        encoder.transform = None
         model.train()
         with _progress_bar(settings, epoch, len(losses) - epoch * steps, steps) as bar:
             for step in range(len(losses), (epoch + 1) * steps):

@@ -1,113 +1,110 @@
 import json
-from dataclasses import asdict, replace
 
-import numpy as np
 import pytest
 
 import experiments
-from experiments import study
-from src import scorecard
+from experiments import human_grades, labels, read_lines, runs_to_do, study
 from src.settings import TrainingSettings
 from src.sharing import save_encoder
-from src.transforms import Centering, with_transform
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch, tiny):
-    """The study itself, of a tiny model on few sentences."""
+    """The studies themselves, of a tiny model on few sentences."""
+    for name, value in {"TRAINED_ON": 128, "LOOKED_AT": 100, "JUDGING": 60}.items():
+        monkeypatch.setattr(experiments, name, value)
     model = str(save_encoder(tiny, tmp_path / "model", {}))
-    sizes = {"TRAINED_ON": 192, "LOOKED_AT": 60, "FITTED_ON": 64, "MODEL": model}
-    load_pairs, plans = study.load_pairs, {
-        "simcse": [TrainingSettings("simcse", temperature=t) for t in (0.1, 0.4)],
-        "own": [TrainingSettings("topic_and_facts")] * 2,  # in two plans, or twice in one: done once
-    }  # fmt: skip
-    for name, value in sizes.items():
-        monkeypatch.setattr(study, name, value)
-    monkeypatch.setattr(study, "load_pairs", lambda path: load_pairs(path).iloc[::8])
-    monkeypatch.setattr(scorecard, "RANDOM_PAIRS", 1_000)
-    monkeypatch.setattr(study, "PLANS", plans)
-    monkeypatch.setattr(study, "RESULTS", tmp_path / "study.jsonl")
-    monkeypatch.setattr(study, "CACHE", tmp_path / "cache")
-    return tmp_path / "study.jsonl"
+    for module in (study, labels, human_grades):
+        monkeypatch.setattr(module, "RESULTS", tmp_path / "results.jsonl")
+        for name, value in {"MODEL": model, "FIGURES": tmp_path, "CACHE": tmp_path / "cache"}.items():
+            monkeypatch.setattr(module, name, value)
+    quick = {way: TrainingSettings(**(vars(settings) | {"pair_steps": 4})) for way, settings in labels.OWN.items()}
+    for module in (labels, human_grades):
+        monkeypatch.setattr(module, "OWN", quick)
+    return tmp_path
 
 
-def run(monkeypatch, *arguments):
-    monkeypatch.setattr("sys.argv", ["study", *arguments])
-    study.main()
+def run(module, monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["", *arguments])
+    module.main()
 
 
-def settings_in(file):
-    return [line["settings"] and TrainingSettings(**line["settings"]) for line in experiments.read_lines(file)]
+def numbers(file):
+    return json.loads(file.read_text())["numbers"]
 
 
-def test_runs_are_shared_recorded_and_not_repeated(small, monkeypatch):
-    run(monkeypatch, "--plan", "simcse", "--part", "2/2")
-    assert settings_in(small) == study.PLANS["simcse"][:1]
-    run(monkeypatch, "--plan", "simcse", "--part", "1/2")
-    assert settings_in(small) == [study.PLANS["simcse"][0], None, study.PLANS["simcse"][1]]
-    results = study.StudyResults(small)
-    as_it_is = results.base["as it is"]
-    assert as_it_is["agreement"] == pytest.approx(1)
-    assert abs(results.base["centring"]["mean"]) < abs(as_it_is["mean"])
-    for settings, epochs in results.runs:
-        assert len(epochs) == settings.epochs
-        assert epochs[1].keys() == results.base.keys()
-        assert epochs[1]["as it is"].keys() == as_it_is.keys()
-        assert epochs[1]["as it is"]["mean"] != as_it_is["mean"]
-    assert all(np.isfinite(line["losses"]).all() for line in experiments.read_lines(small))
-    before = small.read_text()
-    run(monkeypatch, "--plan", "simcse")
-    assert small.read_text() == before
-    run(monkeypatch)
-    assert [settings.objective for settings in settings_in(small)[3:]] == ["topic_and_facts"]
+def test_the_study_is_recorded_drawn_and_not_repeated(small, monkeypatch):
+    monkeypatch.setattr(study, "TEMPERATURES", (0.05, 0.4))
+    run(study, monkeypatch, "--seeds", "0", "--part", "2/2")
+    assert not (small / "study.png").exists()  # the first process draws
+    run(study, monkeypatch, "--seeds", "0")
+    lines = read_lines(small / "results.jsonl")
+    assert [line["temperature"] for line in lines] == [0.4, 0.05]
+    assert {len(line["epochs"]) for line in lines} == {study.EPOCHS + 1}
+    assert lines[0]["epochs"][0] == lines[1]["epochs"][0]  # the base
+    assert set(numbers(small / "study.json")) == set(experiments.SHOWN)
+    assert set(numbers(small / "study.json")["width"]) == {"temperature 0.05", "temperature 0.4"}
+    monkeypatch.setattr(study, "SportData", None)  # nothing is left to do
+    run(study, monkeypatch, "--seeds", "0")
 
 
-def test_a_line_from_before_a_setting_existed_counts_as_its_default(small, monkeypatch):
-    lines = [None, *(asdict(settings) for plan in study.PLANS.values() for settings in plan)]
-    for settings in lines[1:]:
-        del settings["pair_weight"], settings["gradient_caching"]
-    small.write_text("".join(json.dumps({"settings": settings}) + "\n" for settings in lines))
-    monkeypatch.setattr(study, "ValidationData", None)  # nothing to do, so nothing is loaded
-    run(monkeypatch)
-    assert len(settings_in(small)) == len(lines)
+def test_the_label_curve_is_recorded_drawn_and_not_repeated(small, monkeypatch):
+    # sentence-transformers opens the folder, whose weights are not among the presets
+    arguments = ["--model", labels.MODEL, "--counts", "0", "30", "--draws", "0"]
+    run(labels, monkeypatch, *arguments)
+    lines = read_lines(small / "results.jsonl")
+    assert [(line["way"], line["pairs"]) for line in lines] == [
+        ("base", 0), ("graded pairs", 30), ("topic and facts", 0), ("topic and facts", 30),
+        ("CoSENTLoss", 30), ("CosineSimilarityLoss", 30),
+    ]  # fmt: skip
+    widths = [line["measures"]["width"] for line in lines]
+    assert len(set(widths)) == len(widths)
+    order = numbers(small / "label_curve.json")["order"]
+    assert set(order) == {"base", *labels.OWN, *labels.OTHERS}
+    assert list(order["topic and facts"]) == ["0", "30"]
+    monkeypatch.setattr(labels, "SportData", None)
+    run(labels, monkeypatch, *arguments)
 
 
-def test_the_training_sentences_are_not_looked_at(small):
-    data = study.ValidationData()
-    looked_at = {*data.corpus["sentence"], *data.pairs["sentence1"], *data.pairs["sentence2"]}
-    assert not set(data.training) & looked_at
-    assert set(data.corpus["split"]) == set(data.pairs["split"]) == {"validation"}
+@pytest.fixture
+def graded_by_people(tmp_path, some_sentences):
+    """Two genres, in which each sentence is in two pairs, so that pairs form families."""
+    rows = [
+        f"{one},{some_sentences[(k + 1 - 2 * (k % 2)) % 72]},{k % 6},{'main-news' if k < 36 else 'main-forums'}"
+            for k, one in enumerate(some_sentences)
+    ] * 30
+    rows = [row.replace(" lap", f" run {n // 72} lap") for n, row in enumerate(rows)]
+    path = tmp_path / "stsb.csv"
+    path.write_text("sentence1,sentence2,score,genre\n" + "\n".join(rows) + "\n")
+    return path
 
 
-def test_a_transform_on_top_is_fitted_on_the_sentences_named(tiny, some_sentences):
-    embeddings = tiny.encode(some_sentences)
-    encode = with_transform(tiny.encode, Centering(), some_sentences[:32])
-    centred = Centering().fit(embeddings[:32]).transform(embeddings[32:])
-    assert encode(some_sentences[32:]) == pytest.approx(centred, abs=1e-5)
+def test_human_grades_are_dealt_by_family(graded_by_people):
+    corpora = dict(human_grades.read_corpora(str(graded_by_people)))
+    assert list(corpora) == ["STSB forums", "STSB news"]
+    for pairs in corpora.values():
+        in_split = {}
+        for split, of_split in pairs.groupby("split"):
+            in_split[split] = set(of_split["sentence1"]) | set(of_split["sentence2"])
+        assert set(in_split) == {"train", "validation", "test"}
+        assert not in_split["train"] & in_split["test"]
+        assert not in_split["validation"] & (in_split["train"] | in_split["test"])
+        assert pairs["relatedness"].min() == 0
+        assert pairs["relatedness"].max() == 1
 
 
-def test_a_grid_is_shared_without_rest():
-    grid = ["base", {"a": 1}, "base", 2, 3]
-    assert experiments.runs_to_do(grid) == ["base", {"a": 1}, 2, 3]
-    assert experiments.runs_to_do(grid, "1/2") == ["base", 2]
-    assert experiments.runs_to_do(grid, "2/2", done=[3]) == [{"a": 1}]
-    for part in ("0/2", "3/2"):
-        with pytest.raises(ValueError, match=part):
-            experiments.runs_to_do(grid, part)
+def test_human_grades_are_recorded_and_drawn(small, graded_by_people, monkeypatch):
+    monkeypatch.setattr(human_grades, "SIMCSE_SENTENCES", 64)
+    monkeypatch.setattr(human_grades, "train_there", lambda model, *rest: human_grades.load_encoder(model).encode)
+    run(human_grades, monkeypatch, str(graded_by_people), "--counts", "30", "--draws", "0")
+    lines = read_lines(small / "results.jsonl")
+    assert {(line["corpus"], line["way"]) for line in lines} >= {("STSB news", "base"), ("STSB forums", "graded pairs")}
+    assert "lap" not in (small / "results.jsonl").read_text()  # no sentence is kept
+    of_news = numbers(small / "human_grades.json")["STSB news"]
+    assert of_news["base"]["0"]["order minus base"] == [0, 0, 0]
 
 
-def test_the_committed_results_hold_every_run():
-    grid = [None, *(settings for plan in study.PLANS.values() for settings in plan)]
-    assert not experiments.runs_to_do(grid, done=settings_in(study.RESULTS))
-    results = study.StudyResults()
-    for family, settings in study.FAMILIES.items():
-        seeds = results.of_seeds(family, "loss_over_epoch_1")
-        assert np.shape(seeds) == (3, 4)
-        assert [values[1] for values in seeds] == [1, 1, 1]
-        assert replace(settings, epochs=1) in results.first_epoch()
-
-
-def test_results_without_the_base_are_refused(small):
-    experiments.append_line(small, {"settings": asdict(study.CHOSEN), "losses": [], "epochs": {}})
-    with pytest.raises(ValueError, match="no line of the base model"):
-        study.StudyResults(small)
+def test_parts_share_the_runs():
+    assert runs_to_do([1, 2, 2, 3], "1/2") + runs_to_do([1, 2, 2, 3], "2/2", done=[2]) == [1, 3]
+    with pytest.raises(ValueError, match="part is 3/2"):
+        runs_to_do([1], "3/2")

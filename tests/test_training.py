@@ -18,7 +18,6 @@ from src.records import read_json
 from src.settings import TrainingSettings
 from src.targets import topic_and_facts
 from src.training import Collapse, batch_loss, embed_texts, fine_tune
-from src.transforms import SpectralScaling
 from tests.tiny_model import make_tiny_model
 
 FAST = TrainingSettings("simcse", epochs=2, learning_rate=1e-3, batch_size=8, precision="fp32")  # 9 steps an epoch
@@ -183,24 +182,6 @@ def test_rehearsal_keeps_cosines_as_they_were(tiny_folder, some_sentences):
         after = encoder.encode(some_sentences[40:])
         kept.append(np.abs(after @ after.T - before @ before.T).mean())
     assert kept[1] < 0.7 * kept[0]
-
-
-def test_the_tuned_model_is_sharpened(tiny_folder, some_sentences, tmp_path):
-    """After every epoch, also of a run that is only restored; training itself never sees the transform."""
-
-    def train_with(sharpen):
-        encoder, looks = load_encoder(str(tiny_folder), "mean", cache=tmp_path), []
-        settings = replace(FAST, objective="topic_and_facts", sharpen=sharpen)
-        losses = fine_tune(encoder, some_sentences, settings, lambda _: looks.append(encoder.encode(some_sentences)))
-        return losses, looks, encoder.transform
-
-    (losses, plain, none), (again, sharpened, transform) = train_with(0.0), train_with(0.5)  # the second is restored
-    assert none is None
-    assert losses == again
-    for before, after in zip(plain, sharpened):
-        assert np.allclose(after, SpectralScaling(0.5).fit_transform(before), atol=1e-4)
-    assert transform.power == 0.5
-    assert len(list(tmp_path.glob("*topic_and_facts*"))) == 1
 
 
 def test_graded_pairs_need_pairs(tiny, some_sentences):

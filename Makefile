@@ -10,7 +10,7 @@ export PYTHONPATH := .
 export OMP_WAIT_POLICY := passive
 export SET
 
-.PHONY: help run test test-gpu lab figures study final labels bench cache clean-cache check clean
+.PHONY: help run test test-gpu lab figures study labels bench cache clean-cache check clean
 
 help:
 	@echo "make run      install, run the three notebooks, write them and their HTML, pictures and model to runs/"
@@ -19,8 +19,7 @@ help:
 	@echo "make test-gpu install, run the tests of what is different on a GPU"
 	@echo "make lab      open JupyterLab"
 	@echo "make figures  re-execute the committed notebooks in place, refresh data/, figures/ and docs/results.md"
-	@echo "make study    the runs over settings and seeds, two hours on two cores; what is done is not done again"
-	@echo "make final    what the study chose, five seeds on the test split, 20 minutes; kept in runs/cache"
+	@echo "make study    SimCSE by temperature, epochs and seeds: an hour on two cores; what is done is not done again"
 	@echo "make labels   what graded pairs buy, by their number: hours on two cores; what is done is not done again"
 	@echo "make bench    speed and memory against the libraries one would otherwise use, 20 minutes on a quiet machine"
 	@echo "make cache    what runs have kept, and its size; make clean-cache removes it"
@@ -45,10 +44,7 @@ figures: .venv/installed-dev .venv/comparison_model
 
 study: .venv/installed
 	@for part in 1/2 2/2; do OMP_NUM_THREADS=1 $(BIN)/python -m experiments.study --part $$part & done; wait
-
-final: .venv/installed
-	@for part in 1/2 2/2; do OMP_NUM_THREADS=1 $(BIN)/python -m experiments.final --part $$part & done; wait
-	@$(BIN)/python -m experiments.final
+	@$(BIN)/python -m experiments.study
 
 labels: .venv/installed
 	@for part in 1/2 2/2; do OMP_NUM_THREADS=1 $(BIN)/python -m experiments.labels --part $$part & done; wait

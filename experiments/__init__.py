@@ -31,7 +31,8 @@ class SportData:
             load_sentences(ROOT / "data" / "sport_sentences.csv"),
             load_pairs(ROOT / "data/graded_pairs.csv"),
         )
-        self.training = draw_sentences(corpus, "train", TRAINED_ON)["sentence"].tolist()
+        self.told = draw_sentences(corpus, "train", TRAINED_ON)  # with the facts that each sentence tells
+        self.training = self.told["sentence"].tolist()
         self.sentences = draw_sentences(corpus, split, LOOKED_AT)
         self.labelled = pairs[pairs["split"] == "train"]
         few = pairs.sample(frac=1, random_state=0).groupby(["split", "kind", "grade"]).head(JUDGING)

@@ -4,12 +4,16 @@ python -m experiments.labels [--model NAME] [--counts 0 30 100 300 1000 3000] [-
 
 Each run draws its pairs anew from the train split, and trains in one of four ways: from the pairs alone, with topic and
 facts besides, or as one would with sentence-transformers, by its CoSENTLoss or its CosineSimilarityLoss in as many
-steps of as many pairs. A JSON line a run in experiments/labels.jsonl; what is in the file is not done again, and
+steps of as many pairs. Two more ways learn from pairs of the corpus' own sentences, graded by the facts they tell:
+proposed by `src.grading`, as a user would grade them, or drawn at random.
+
+A JSON line a run in experiments/labels.jsonl; what is in the file is not done again, and
 `--part` shares the runs between processes. A run takes three to five minutes of two cores. Then
 figures/label_curve.json and .png are drawn.
 """
 
 import argparse
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,6 +47,7 @@ from experiments import (
 )  # fmt: skip
 from src import plots
 from src.encoder import load_encoder
+from src.grading import propose_pairs
 from src.objectives import PAIRS
 from src.presets import find_weights
 from src.records import ROOT
@@ -57,21 +62,45 @@ OWN = {
     "graded pairs": TrainingSettings(objective="graded_pairs"),
     "topic and facts": TrainingSettings(objective="topic_and_facts"),
 }
+PICKED = ("proposed pairs", "random pairs")
 
 
 def run(data: SportData, model: str, way: str, count: int, draw: int) -> dict:
     """The line of one run; `way` "base" trains nothing."""
     pairs = data.labelled.sample(count, random_state=draw)
+    if way in PICKED:
+        pairs = picked_pairs(data, model, way, count, draw)
     if way in OTHERS:
         encode = train_there(model, pairs, way, draw)
     else:
         # only what was encoded before is taken from the cache: checkpoints of all runs would take many GB
         encoder = load_encoder(model, max_length=MAX_LENGTH, cache=CACHE if way == "base" else None)
         if way != "base":
-            settings, pairs = replace(OWN[way], seed=draw), pairs if count else None
+            settings, pairs = replace(OWN.get(way, OWN["graded pairs"]), seed=draw), pairs if count else None
             fine_tune(encoder, data.training, settings, pairs=pairs, rehearsal=data.rehearsal)
         encode = partial(encoder.encode, progress=False)
     return {"model": model, "way": way, "pairs": count, "draw": draw, "measures": data.measure(encode)}
+
+
+def picked_pairs(data: SportData, model: str, way: str, count: int, draw: int) -> pd.DataFrame:
+    """Pairs of training sentences, proposed or random, with the grades that their facts give them."""
+    told = data.told.set_index("sentence")
+    if way == "random pairs":
+        shuffled = np.random.default_rng(draw).permutation(data.training)[: 2 * count]
+        pairs = pd.DataFrame({"sentence1": shuffled[:count], "sentence2": shuffled[count:]})
+    else:
+        base = load_encoder(model, max_length=MAX_LENGTH, cache=CACHE)
+        pairs = propose_pairs(data.training, base.encode(data.training, progress=False), count, draw)
+    grades = [grade_of(told.loc[one], told.loc[two]) for one, two in zip(pairs["sentence1"], pairs["sentence2"])]
+    return pairs.assign(grade=grades, relatedness=np.array(grades) / 4)
+
+
+def grade_of(one: pd.Series, other: pd.Series) -> int:
+    """As `src.sentences` defines it: 4 same facts, 3 one differs, 2 same event, 1 same sport, 0 another."""
+    if one["sport"] != other["sport"] or one["event"] != other["event"]:
+        return int(one["sport"] == other["sport"])
+    facts, others = json.loads(one["facts"]), json.loads(other["facts"])
+    return max(2, 4 - sum(facts[slot] != others[slot] for slot in facts))
 
 
 def train_there(model: str, pairs: pd.DataFrame, loss: str, seed: int) -> Encode:
@@ -96,6 +125,7 @@ def train_there(model: str, pairs: pd.DataFrame, loss: str, seed: int) -> Encode
 
 def grid(model: str, counts: Sequence[int], draws: Sequence[int]) -> list[tuple]:
     ways = [(way, count) for way, count in product([*OWN, *OTHERS], counts) if count or way.startswith("topic")]
+    ways += [(way, count) for way, count in product(PICKED, counts) if 0 < count <= TRAINED_ON // 2]
     return [(model, "base", 0, 0), *((model, *run, draw) for draw, run in product(draws, ways))]
 
 
@@ -109,7 +139,7 @@ def write_figure(model: str, lines: list[dict]) -> None:
     counts = sorted(table.loc[table["way"] != "base", "pairs"].unique())
     for axis, measure in zip(axes.flat, SHOWN):
         axis.axhline(base[measure], color="grey", ls=":", label="base")
-        for way, colour, marker in zip([*OWN, *OTHERS], plots.COLOURS, plots.MARKERS):
+        for way, colour, marker in zip([*OWN, *OTHERS, *PICKED], plots.COLOURS, plots.MARKERS):
             of_way = table[table["way"] == way].groupby("pairs")["measures"]
             estimates = {n: mean_and_range([m[measure] for m in of_draws]) for n, of_draws in of_way}
             numbers[measure][way] = estimates

@@ -23,7 +23,7 @@ Give each pair one whole number from 0 to 4. Judge what the two sentences say, n
 4  the same: both state the same facts, in whatever words
 3  nearly: all facts agree but one (another name, number, day, result)
 2  the same kind of thing happened, but to others or elsewhere: several facts differ
-1  the same field (the same sport, product, department), another kind of thing
+1  the same field (the same sport, product, department), another kind of thing or another outcome (saved, scored)
 0  nothing to do with each other
 
 Leave a pair empty when you cannot decide; it is not used. Any order will do, and half a sheet is useful.

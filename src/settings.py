@@ -44,8 +44,8 @@ class TrainingSettings:
     objective: str = "graded_pairs"  # one of OBJECTIVES
     epochs: int = 1  # Gao et al. 2021 train for one
     temperature: float = 0.05  # of both SimCSE objectives; theirs
-    facts: float = 0.88  # of topic_and_facts: the share of facts in the targets; the topic has the rest
-    stretch: float = 2.5  # of topic_and_facts: by how much the targets' cosines are multiplied
+    facts: float = 0.86  # of topic_and_facts: the share of facts in the targets; the topic has the rest
+    stretch: float = 1.5  # of topic_and_facts: by how much the targets' cosines are multiplied
     pair_weight: float = 3.0  # of graded pairs beside the other terms
     pair_steps: int = 60  # of graded_pairs: the steps that make an epoch, each with 64 of the pairs
     learning_rate: float | None = None  # None: 1e-4 for topic_and_facts; 3e-5, theirs for BERT-base, for the others

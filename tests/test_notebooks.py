@@ -140,7 +140,7 @@ def test_own_sentences_without_sports(tmp_path, tiny_folder, some_sentences, gra
 def test_an_error_in_a_cell_is_shown_and_stops_the_run(tmp_path, monkeypatch, capsys):
     runs = tmp_path / "runs"
     monkeypatch.setattr("sys.argv", ["", "--profile", "tiny", "--runs", str(runs), "--set", "grammar_folder=none"])
-    with pytest.raises(SystemExit, match="GrammarError: .*none holds no grammar file"):
+    with pytest.raises(SystemExit, match=r"GrammarError: .*none holds no grammar file"):
         run_notebooks.main()
     assert "baseline_comparison" not in capsys.readouterr().out
     assert (runs / "generate_sport_sentences.html").is_file()

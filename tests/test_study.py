@@ -1,9 +1,11 @@
 import json
 
+import pandas as pd
 import pytest
 
 import experiments
 from experiments import human_grades, labels, read_lines, runs_to_do, study
+from src.sentences import graded_pairs
 from src.settings import TrainingSettings
 from src.sharing import save_encoder
 
@@ -55,15 +57,25 @@ def test_the_label_curve_is_recorded_drawn_and_not_repeated(small, monkeypatch):
     lines = read_lines(small / "results.jsonl")
     assert [(line["way"], line["pairs"]) for line in lines] == [
         ("base", 0), ("graded pairs", 30), ("topic and facts", 0), ("topic and facts", 30),
-        ("CoSENTLoss", 30), ("CosineSimilarityLoss", 30),
+        ("CoSENTLoss", 30), ("CosineSimilarityLoss", 30), ("proposed pairs", 30), ("random pairs", 30),
     ]  # fmt: skip
     widths = [line["measures"]["width"] for line in lines]
     assert len(set(widths)) == len(widths)
     order = numbers(small / "label_curve.json")["order"]
-    assert set(order) == {"base", *labels.OWN, *labels.OTHERS}
+    assert set(order) == {"base", *labels.OWN, *labels.OTHERS, *labels.PICKED}
     assert list(order["topic and facts"]) == ["0", "30"]
     monkeypatch.setattr(labels, "SportData", None)
     run(labels, monkeypatch, *arguments)
+
+
+def test_grades_of_picked_pairs_follow_from_their_facts():
+    pairs = graded_pairs("test", 4, kinds=("balanced",))
+    for row in pairs.itertuples():
+        sides = [
+            pd.Series({"sport": template.split("/")[0], "event": template.split("/")[1], "facts": facts})
+            for template, facts in ((row.template1, row.facts1), (row.template2, row.facts2))
+        ]
+        assert labels.grade_of(*sides) == row.grade
 
 
 @pytest.fixture
@@ -71,7 +83,7 @@ def graded_by_people(tmp_path, some_sentences):
     """Two genres, in which each sentence is in two pairs, so that pairs form families."""
     rows = [
         f"{one},{some_sentences[(k + 1 - 2 * (k % 2)) % 72]},{k % 6},{'main-news' if k < 36 else 'main-forums'}"
-            for k, one in enumerate(some_sentences)
+        for k, one in enumerate(some_sentences)
     ] * 30
     rows = [row.replace(" lap", f" run {n // 72} lap") for n, row in enumerate(rows)]
     path = tmp_path / "stsb.csv"

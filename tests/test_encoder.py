@@ -11,7 +11,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from transformers import GPT2Config, GPT2Model, MPNetConfig, MPNetModel, RobertaConfig, RobertaModel
+from transformers import (
+    CamembertConfig,
+    CamembertModel,
+    GPT2Config,
+    GPT2Model,
+    MPNetConfig,
+    MPNetModel,
+    RobertaConfig,
+    RobertaModel,
+    XLMRobertaXLConfig,
+    XLMRobertaXLModel,
+)  # fmt: skip
 
 from src import encoder as encoder_module
 from src.encoder import load_encoder
@@ -69,6 +80,7 @@ def test_cut_sentences_are_counted(tiny_folder):
         ([], "0 sentences"),
         (["a", 7], "row 2: 7 "),
         (["a", " "], "row 2: .* empty"),
+        ("Hello", "give a list of sentences, not one text"),  # else five letters are embedded
     ],
 )
 def test_bad_sentences(tiny, monkeypatch, sentences, message):
@@ -181,9 +193,17 @@ def other_model(folder, tiny_folder, kind, config_kind, **sizes):
     return folder
 
 
-@pytest.mark.parametrize(("kind", "config_kind"), [(RobertaModel, RobertaConfig), (MPNetModel, MPNetConfig)])
+@pytest.mark.parametrize(
+    ("kind", "config_kind"),
+    [
+        (RobertaModel, RobertaConfig),
+        (MPNetModel, MPNetConfig),
+        (CamembertModel, CamembertConfig),
+        (XLMRobertaXLModel, XLMRobertaXLConfig),
+    ],
+)
 def test_a_sentence_as_long_as_the_model_takes(tiny_folder, tmp_path, kind, config_kind):
-    """Two positions of roberta and of mpnet are never a token's: the table of 18 holds 16 tokens."""
+    """Two positions of these are never a token's: the table of 18 holds 16 tokens."""
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     folder = other_model(tmp_path / "other", tiny_folder, kind, config_kind, max_position_embeddings=18, **sizes)
     encoder = load_encoder(str(folder), "mean")
@@ -199,5 +219,85 @@ def test_a_sentence_as_long_as_the_model_takes(tiny_folder, tmp_path, kind, conf
 def test_a_decoder_is_refused(tiny_folder, tmp_path):
     sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 16}
     folder = other_model(tmp_path / "decoder", tiny_folder, GPT2Model, GPT2Config, **sizes)
-    with pytest.raises(ValueError, match=r"decoder .*gpt2"):
+    with pytest.raises(ValueError, match=r"is a gpt2: an encoder is needed"):
         load_encoder(str(folder), "mean")
+
+
+def of_nan(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][3, 3] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def without_weights(name, content="{}"):
+    def change(folder):
+        (folder / "model.safetensors").unlink()
+        (folder / name).write_text(content)
+
+    return change
+
+
+def with_config(**changes):
+    def change(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | changes))
+
+    return change
+
+
+def of_kind(model_type):
+    return lambda folder: (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_weights("adapter_config.json"), "holds no model.* it is a LoRA adapter: merge it"),
+        (without_weights("model.onnx"), "holds no model.* ONNX alone cannot be trained"),
+        (without_weights("tf_model.h5"), "holds no model.* TensorFlow's weights are not read"),
+        (without_weights("model.safetensors", "version https://git-lfs.github.com/spec/v1"), "run `git lfs pull`"),
+        (without_weights("model.safetensors", "half"), "cannot be read, it may be half a download"),
+        (
+            without_weights("model.safetensors.index.json", '{"weight_map": {"a": "part-1.safetensors"}}'),
+            "names part-1.safetensors, which is not there",
+        ),
+        (of_nan, r"holds NaN or infinity, in embeddings\.word_embeddings"),
+        (with_config(auto_map={"AutoModel": "own.Model"}), "asks for code of its own"),
+        (of_kind("t5"), "is a t5: an encoder is needed"),
+        (of_kind("bart"), "is a bart: an encoder is needed"),
+        (of_kind("xlnet"), "is a xlnet: an encoder is needed"),
+        (of_kind("fnet"), "is a fnet: an encoder is needed"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_says_what_to_do(tiny_folder, tmp_path, change, message):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    change(folder)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        load_encoder(str(folder), "mean")
+
+
+def test_other_layouts_give_the_same_embeddings(tiny, tiny_folder, some_sentences, tmp_path):
+    """Weights in several files, and in the folder where sentence-transformers once kept them."""
+    weights = load_file(tiny_folder / "model.safetensors")
+    shutil.copytree(tiny_folder, tmp_path / "shards" / "0_Transformer")
+    sharded = tmp_path / "sharded"
+    shutil.copytree(tiny_folder, sharded)
+    (sharded / "model.safetensors").unlink()
+    names = {key: f"model-{number % 2 + 1}-of-2.safetensors" for number, key in enumerate(sorted(weights))}
+    for file in set(names.values()):
+        part = {key: value for key, value in weights.items() if names[key] == file}
+        save_file(part, sharded / file, metadata={"format": "pt"})
+    (sharded / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    expected = tiny.encode(some_sentences, progress=False)
+    for folder in (sharded, tmp_path / "shards"):
+        loaded = load_encoder(str(folder), "mean")
+        assert np.array_equal(loaded.encode(some_sentences, progress=False), expected)
+
+
+def test_the_length_is_the_one_that_the_tokenizer_was_saved_with(tiny_folder, tmp_path):
+    """Version 6 of sentence-transformers writes it there and nowhere else."""
+    saved = SentenceTransformer(str(tiny_folder))
+    saved.max_seq_length = 24
+    saved.save(str(tmp_path / "saved"))
+    assert load_encoder(str(tmp_path / "saved")).max_length == 24

@@ -7,7 +7,7 @@ torchrun --nproc-per-node N -m src.training PROFILE.yaml on N processes, which s
 import argparse
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from src.encoder import Encoder, Tokens, load_encoder
 from src.objectives import Term, make_terms
 from src.quality import effective_rank
 from src.sentences import triplets
-from src.settings import OBJECTIVES, TrainingSettings, read_profile
+from src.settings import OBJECTIVES, RunSettings, TrainingSettings, read_profile
 from src.sharing import check_model_folder, save_encoder
 from src.similarity import pairwise_distribution
 
@@ -229,9 +229,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("profile", type=Path, help="a YAML file like those in profiles/; its section fine_tune is read")
     try:
-        run, settings = read_profile(parser.parse_args().profile)
-    except ValueError as error:
-        raise SystemExit(str(error)) from None
+        train_and_save(*read_profile(parser.parse_args().profile))
+    except (ValueError, OSError, Collapse) as error:  # whose sentences need no traceback above them
+        raise SystemExit(f"Stopped. {error}") from None
+
+
+def train_and_save(run: RunSettings, settings: TrainingSettings) -> None:
+    """What `python -m src.training` does with its settings."""
     process = PartialState(cpu=not torch.cuda.is_available())  # under a launcher: joins the others, picks a GPU
     check_model_folder(run.saved_model)
     encoder = load_encoder(run.model, run.pooling, run.max_length, run.models_folder, run.cache_folder)
@@ -245,6 +249,9 @@ def main() -> None:
     if settings.objective in ("topic_and_facts", "graded_pairs"):
         if run.pairs_path and run.graded_train_pairs:
             pairs, *_ = draw_pairs(load_pairs(run.pairs_path, settings.seed), run.graded_train_pairs, 0, settings.seed)
+        elif settings.objective == "graded_pairs":
+            settings = replace(settings, objective="topic_and_facts")
+            print("There are no graded pairs to learn from: topic and facts are learnt from the sentences.", flush=True)
         if run.rehearsal_path:
             rehearsal = load_sentences(run.rehearsal_path)["sentence"].tolist()
     if process.is_main_process:

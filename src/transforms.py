@@ -1,5 +1,6 @@
 """What costs no training: maps of embeddings, fitted on training sentences, as scikit-learn transformers."""
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -81,8 +82,13 @@ class SpectralScaling(AffineMap):
         self.power = power
 
     def _scales(self, variances: np.ndarray) -> np.ndarray:
-        shares = variances / max(
-            variances.max(), np.finfo(np.float64).tiny
-        )  # only proportions matter: rows are normalised
+        # only proportions matter: rows are normalised
+        shares = variances / max(variances.max(), np.finfo(np.float64).tiny)
         kept = shares > 1e-10
+        if self.power < 0 and not kept.all():
+            warnings.warn(
+                f"{(~kept).sum()} of {len(kept)} directions have no variance and are taken away: whitening wants more "
+                "sentences than dimensions",
+                stacklevel=3,
+            )
         return np.where(kept, np.where(kept, shares, 1) ** self.power, 0)

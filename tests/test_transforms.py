@@ -61,3 +61,8 @@ def test_fitted_on_other_rows_and_of_unit_length(narrow):
 def test_a_row_at_the_mean_stays_zero():
     rows = np.array([[1, 0], [-1, 0], [0, 0]], np.float32)
     assert Centering().fit_transform(rows)[2].tolist() == [0, 0]
+
+
+def test_whitening_on_too_few_rows_is_warned_of(narrow):
+    with pytest.warns(UserWarning, match="3 of 12 directions have no variance"):
+        SpectralScaling(-0.5).fit(narrow[:10])

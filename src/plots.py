@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 from scipy.stats import norm
 from sklearn.metrics import precision_recall_curve
 
@@ -53,6 +54,12 @@ def _grid(count: int, height: float | int, title: str, columns: int = 4, **optio
         unused.remove()
     figure.suptitle("\n".join(fill(line, 130) for line in title.splitlines()), fontsize="medium")
     return figure, axes.flat[:count]
+
+
+def left_aligned(table: pd.DataFrame) -> Styler:
+    """A table whose sentences can be read: left-aligned, numbers to two digits."""
+    left = {"selector": "th, td", "props": "text-align: left; vertical-align: top"}
+    return table.style.format(precision=2, escape="html").set_table_styles([left])
 
 
 def label_of(measure: str) -> str:

@@ -79,15 +79,6 @@ def graded_pairs(
     return pd.DataFrame(rows, columns=[*columns, "grade", "kind", "split"])
 
 
-def triplets(split: str, count: int, seed: int = 0, folder: Path | str = GRAMMAR_FOLDER) -> list[tuple[str, str, str]]:
-    """Training data for supervised SimCSE: anchor, positive (same facts in another wording) and hard negative (the
-    anchor's wording with one fact changed). Anchors are distinct, and the events of the split take turns. Raises
-    `ValueError` when the grammar does not hold `count` distinct anchors."""
-    events = [event for event in load_grammar(folder) if split in event.wordings]
-    draws = _draw_triplets(events, split, load_names(folder)[split], Random(f"{seed}/triplets/{split}"))
-    return _distinct(draws, count, f"{folder}, {split}")
-
-
 def draw_facts(event: Event, names: Names, rng: Random) -> Facts:
     """Random facts of an event. No two names share a word, because a wording may say only the last word of a name."""
     facts: Facts = {}
@@ -115,15 +106,6 @@ def _draw_sentences(events: list[Event], split: str, names: Names, rng: Random) 
         sentence, template, facts_json = _state(event, split, wording, facts)
         register = event.wordings[split][wording].register
         yield sentence, event.sport, event.name, register, template, facts_json, split
-
-
-def _draw_triplets(events: list[Event], split: str, names: Names, rng: Random) -> Iterator[tuple[str, ...]]:
-    for event in cycle(events):
-        facts = draw_facts(event, names, rng)
-        changed = _change_one_fact(event, facts, names, rng)
-        one, two = rng.sample(event.wordings[split], 2)
-        if changed:
-            yield event.render(one, facts), event.render(two, facts), event.render(one, changed)
 
 
 def _distinct(draws: Iterator[tuple[str, ...]], count: int, source: str) -> list[tuple[str, ...]]:

@@ -32,7 +32,7 @@ class RunSettings:
     cache_folder: str | None = "runs/cache"  # what was encoded or trained before is taken from there
     pairs_path: str | None = "data/graded_pairs.csv"  # pairs of known relatedness; None when there are none
     graded_train_pairs: int = 300  # of its train split, to learn from; 0: none
-    triplets_path: str | None = None  # for supervised_simcse: columns anchor, positive and maybe negative; None: sport
+    triplets_path: str | None = None  # for supervised_simcse: a table of anchor, positive and maybe negative
     rehearsal_path: str | None = "data/everyday_sentences.txt"  # sentences whose cosines are to stay; None: none
     saved_model: str = "models/tuned"
 
@@ -157,6 +157,8 @@ def check_parameters(given: Mapping[str, object]) -> None:
         if (low is not None and not value >= low) or (high is not None and not value <= high):
             wanted = f"from {low} to {high}" if high is not None else f"{low} or more"
             raise ValueError(f"{name} is {value}: it must be {wanted}")
+    if given.get("objective") == "supervised_simcse" and given.get("triplets_path", "") is None:
+        raise ValueError("supervised_simcse learns from pairs or triplets of sentences: name a file as triplets_path")
 
 
 def read_profile(path: Path | str) -> tuple[RunSettings, TrainingSettings]:
@@ -172,10 +174,8 @@ def read_profile(path: Path | str) -> tuple[RunSettings, TrainingSettings]:
     known = [name for own in names.values() for name in own]
     if unknown := set(given) - set(known):
         raise ValueError(f"{path}: fine_tune has no parameter {min(unknown)!r}, only {', '.join(known)}")
-    check_parameters(given)
+    check_parameters({"triplets_path": None} | given)
     if "corpus_path" in given:  # the pairs that come with the repository are of its own corpus
         given = {"pairs_path": None} | given
     run, training, _ = (kind(**{name: given[name] for name in names[kind] if name in given}) for kind in names)
-    if training.objective == "supervised_simcse" and "corpus_path" in given and not run.triplets_path:
-        raise ValueError("supervised_simcse learns from pairs or triplets: name a file of yours as triplets_path")
     return run, training

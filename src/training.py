@@ -26,7 +26,6 @@ from src.corpus import draw_pairs, draw_sentences, load_pairs, load_sentences, l
 from src.encoder import Encoder, Tokens, load_encoder
 from src.objectives import Term, make_terms
 from src.quality import effective_rank
-from src.sentences import triplets
 from src.settings import OBJECTIVES, RunSettings, TrainingSettings, read_profile
 from src.sharing import check_model_folder, save_encoder
 from src.similarity import pairwise_distribution
@@ -240,8 +239,7 @@ def train_and_save(run: RunSettings, settings: TrainingSettings) -> None:
     check_model_folder(run.saved_model)
     encoder = load_encoder(run.model, run.pooling, run.max_length, run.models_folder, run.cache_folder)
     if settings.objective == "supervised_simcse":
-        own = run.triplets_path
-        rows = load_triplets(own) if own else triplets("train", run.train_sentences, settings.seed)
+        rows = load_triplets(run.triplets_path)
     else:
         corpus = split_sentences(load_sentences(run.corpus_path, run.text_column, run.duplicates_from), settings.seed)
         rows = draw_sentences(corpus, "train", run.train_sentences, settings.seed)["sentence"].tolist()

@@ -2,7 +2,6 @@ import json
 import re
 import shutil
 from collections import Counter
-from difflib import SequenceMatcher
 
 import pandas as pd
 import pytest
@@ -12,7 +11,7 @@ from src.corpus import load_pairs
 from src.grammar import GRAMMAR_FOLDER, REGISTERS, SPLITS, load_grammar, load_names
 from src.quality import order, word_overlap
 from src.records import ROOT
-from src.sentences import generate_sentences, graded_pairs, triplets
+from src.sentences import generate_sentences, graded_pairs
 
 DATA = ROOT / "data"
 CURLING = """\
@@ -143,7 +142,6 @@ def test_held_out_sports(corpus):
 def test_another_seed_draws_other_sentences(curling):
     first, again, other = (generate_sentences(300, seed, curling)["sentence"].tolist() for seed in (0, 0, 1))
     assert first == again != other
-    assert triplets("train", 30, 3, curling) == triplets("train", 30, 3, curling) != triplets("train", 30, 4, curling)
 
 
 def test_adding_a_sport_is_adding_a_file(curling):
@@ -161,8 +159,6 @@ def test_counts_that_cannot_be_met_are_refused(curling):
     (curling.parent / "names.yaml").write_text(yaml.safe_dump(few))  # 20 persons, 20 places: 800 sentences
     with pytest.raises(ValueError, match=r"curling, train: .*7,000 .*(79.|800)$"):
         generate_sentences(10_000, folder=curling)
-    with pytest.raises(ValueError, match=r"train: .*10,000 .*(79.|800)$"):
-        triplets("train", 10_000, folder=curling)
 
 
 # ---- pairs ----
@@ -267,15 +263,6 @@ def test_pairs_that_cannot_be_made_are_refused(curling):
     shutil.copy(GRAMMAR_FOLDER / "football.yaml", curling)
     with pytest.raises(ValueError, match="curling: no pair of grade 2"):  # if it shares both facts, none differs
         graded_pairs("test", 4, folder=curling)
-
-
-def test_triplets_change_the_wording_or_one_fact():
-    rows = triplets("train", 300, seed=3)
-    assert len({anchor for anchor, _, _ in rows}) == 300
-    for anchor, positive, negative in rows:
-        assert len({anchor, positive, negative}) == 3
-        same, other = (SequenceMatcher(None, anchor.split(), text.split()).ratio() for text in (negative, positive))
-        assert same > max(0.6, other)  # the negative is in the anchor's wording
 
 
 # ---- the other data files ----

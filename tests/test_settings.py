@@ -111,7 +111,7 @@ def test_a_profile_that_cannot_work(tmp_path):
     with pytest.raises(ValueError, match=r"temperature is -0\.1"):
         read_profile(profile(tmp_path, temperature=-0.1))
     with pytest.raises(ValueError, match="triplets_path"):
-        read_profile(profile(tmp_path, objective="supervised_simcse", corpus_path="own.csv"))
+        read_profile(profile(tmp_path, objective="supervised_simcse"))
     for text in ("", "fine_tune:", "- fine_tune", "embedded"):
         (tmp_path / "empty.yaml").write_text(text)
         with pytest.raises(ValueError, match=r"empty\.yaml has no section fine_tune"):

@@ -398,8 +398,16 @@ def test_the_command_trains_and_saves(tiny_folder, some_sentences, tmp_path, mon
     assert (record["temperature"], record["sentences"], record["corpus"]) == (0.4, 40, own["corpus_path"])
     base, tuned = (load_encoder(str(folder), "mean") for folder in (tiny_folder, tmp_path / "saved"))
     assert tuned.weights_checksum() != base.weights_checksum()
-    command(monkeypatch, tmp_path, **common, objective="supervised_simcse", train_sentences=16)
+    rows = pd.DataFrame({"anchor": some_sentences[:16], "positive": some_sentences[16:32]})
+    rows.to_csv(tmp_path / "triplets.csv", index=False)
+    supervised = {"objective": "supervised_simcse", "triplets_path": str(tmp_path / "triplets.csv")}
+    command(monkeypatch, tmp_path, **common, **supervised)
     assert read_json(tmp_path / "saved" / "training.json")["objective"] == "supervised_simcse"
+    command(monkeypatch, tmp_path, **common, **own)  # no pairs of another corpus to learn from
+    assert "There are no graded pairs" in capsys.readouterr().out
+    assert read_json(tmp_path / "saved" / "training.json")["objective"] == "topic_and_facts"
+    with pytest.raises(SystemExit, match=r"^Stopped\. there is no file .*typo\.csv$"):
+        command(monkeypatch, tmp_path, **common, **(own | {"corpus_path": "typo.csv"}))
 
 
 def test_the_command_refuses_a_misspelt_parameter(tmp_path, monkeypatch):

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import nbformat
 import papermill
-import yaml
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
 from src.records import ROOT
-from src.settings import check_parameters
+from src.settings import check_parameters, is_text, read_yaml
 from src.tables import SUFFIXES
 
 NOTEBOOKS = ("generate_sport_sentences", "baseline_comparison", "fine_tune")
@@ -88,11 +87,11 @@ def read_profile(profile: str) -> dict[str, dict]:
     """The sections of a profile; `embedded` has none: it is the values that the notebooks come with."""
     if profile == "embedded":
         return {}
-    file = Path(profile) if profile.endswith(".yaml") else ROOT / "profiles" / f"{profile}.yaml"
+    file = Path(profile).expanduser() if profile.endswith((".yaml", ".yml")) else ROOT / "profiles" / f"{profile}.yaml"
     if not file.is_file():
         known = ", ".join(["embedded", *sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))])
         raise ValueError(f"no profile {profile!r}: known are {known}, or the path of a YAML file")
-    sections = yaml.safe_load(file.read_text()) or {}
+    sections = read_yaml(file)
     if unknown := set(sections) - set(NOTEBOOKS):
         raise ValueError(f"{file}: no notebook is called {unknown.pop()!r}, only {', '.join(NOTEBOOKS)}")
     return sections
@@ -101,7 +100,12 @@ def read_profile(profile: str) -> dict[str, dict]:
 def split_assignments(texts: list[str]) -> list[str]:
     """SET="name=value other='two words'" comes as one text from make, and as several from a shell."""
     try:
-        return [assignment for text in texts for assignment in shlex.split(text)]
+        assignments = []
+        for text in texts:
+            lexer = shlex.shlex(text, posix=True)
+            lexer.whitespace_split, lexer.commenters, lexer.escape = True, "", ""  # C:\\mine.csv, and #1, are texts
+            assignments += lexer
+        return assignments
     except ValueError as error:
         raise ValueError(f"{' '.join(texts)}: {error}. Put double quotes around a value with an apostrophe") from None
 
@@ -113,10 +117,15 @@ def read_assignments(assignments: list[str]) -> dict:
         name, equals, value = assignment.partition("=")
         if not equals:
             raise ValueError(f"{assignment!r} is no NAME=VALUE")
-        try:
-            values[name] = ast.literal_eval(value)  # to YAML 1e-5 is text
-        except (ValueError, SyntaxError):
-            values[name] = yaml.safe_load(value)
+        if value.casefold() in ("none", "null"):
+            values[name] = None
+        elif is_text(name):
+            values[name] = value
+        else:
+            try:
+                values[name] = ast.literal_eval(value)  # to YAML 1e-5 is text
+            except (ValueError, SyntaxError):
+                values[name] = {"true": True, "false": False}.get(value.casefold(), value)
     return values
 
 

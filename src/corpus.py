@@ -18,6 +18,7 @@ from src.sentences import KINDS, graded_pairs
 from src.tables import read_table
 
 ALL_GRADES = range(5)
+NO_GRADE = ("", "na", "n/a", "nan", "none", "null", "-")  # what people write where they give no grade
 FEWEST = 20  # sentences of a corpus
 STSB = "sentence-transformers/stsb"
 
@@ -67,13 +68,13 @@ def load_pairs(path: Path | str, seed: int = 0) -> pd.DataFrame:
     sentence, and when all grades are equal.
     """
     table = read_table(path)
-    if "grade" not in table:
-        table = table.rename(columns={name: "grade" for name in ("score", "label") if name in table})
-    if missing := {"sentence1", "sentence2", "grade"} - set(table):
-        raise ValueError(f"{path} has no column {sorted(missing)[0]!r}, only {', '.join(table)}: rename one")
+    graded = next((name for name in ("grade", "score", "label") if name in table), "grade")
+    table = _require_columns(table, path, ("sentence1", "sentence2", graded)).rename(columns={graded: "grade"})
     for column in ("sentence1", "sentence2"):
         check_sentences(table[column].tolist(), f"{path}, {column}")
-    empty = table["grade"].isna() | (table["grade"].astype(str).str.strip() == "")
+    empty = table["grade"].isna() | table["grade"].astype(str).str.strip().str.casefold().isin(NO_GRADE)
+    if empty.all():
+        raise ValueError(f"{path}: no pair is graded yet: fill the column {graded}")
     if empty.any():
         warnings.warn(
             f"{path}: {(~empty).sum():,} pairs are graded, {empty.sum():,} are not and were left out", stacklevel=2
@@ -85,8 +86,14 @@ def load_pairs(path: Path | str, seed: int = 0) -> pd.DataFrame:
     if "kind" in table and strange.any():
         warnings.warn(f"{path}: {strange.sum():,} pairs of other kinds count as balanced", stacklevel=2)
     table["kind"] = table.get("kind", strange).where(~strange, "balanced")
+    sides = pd.Series(
+        [frozenset((one.strip(), two.strip())) for one, two in zip(table["sentence1"], table["sentence2"])]
+    )
+    if (repeats := sides.duplicated()).any():
+        warnings.warn(f"{path}: {repeats.sum():,} pairs are there twice and count once", stacklevel=2)
+        table = table[~repeats].reset_index(drop=True)
     if "split" in table:
-        table["split"] = table["split"].replace({"dev": "validation", "val": "validation", "valid": "validation"})
+        table["split"] = _split_names(table["split"], path)
     if "split" not in table or not {"validation", "test"} <= set(table["split"]):
         if "split" in table:
             warnings.warn(f"{path}: the splits were drawn anew, since validation and test are needed", stacklevel=2)
@@ -94,13 +101,31 @@ def load_pairs(path: Path | str, seed: int = 0) -> pd.DataFrame:
     return table
 
 
+def _require_columns(table: pd.DataFrame, path: Path | str, names: Sequence[str]) -> pd.DataFrame:
+    """The table with these columns under these names: capitals and blanks around them do not matter."""
+    known = {column.strip().casefold(): column for column in table}
+    if missing := [name for name in names if name not in table and name not in known]:
+        raise ValueError(f"{path} has no column {missing[0]!r}, only {', '.join(table)}: rename one")
+    return table.rename(columns={known[name]: name for name in names if name not in table})
+
+
+def _split_names(splits: pd.Series, path: Path | str) -> pd.Series:
+    """train, validation or test. Raises `ValueError` naming the row of any other word."""
+    others = {"training": "train", "dev": "validation", "val": "validation", "valid": "validation", "testing": "test"}
+    names = splits.astype(str).str.strip().str.casefold().replace(others)
+    if len(wrong := np.flatnonzero(~names.isin(["train", "validation", "test"]))):
+        found = splits.iloc[wrong[0]]
+        raise ValueError(f"{path}, row {wrong[0] + 1}: the split is {found!r}: expected train, validation or test")
+    return names
+
+
 def load_triplets(path: Path | str) -> list[tuple[str, ...]]:
     """Read training data for supervised SimCSE: the columns `anchor`, `positive` and, if there is one, `negative`; or
     `sentence1` and `sentence2`. Raises `ValueError` naming the row of what is no sentence."""
-    table = read_table(path).rename(columns={"sentence1": "anchor", "sentence2": "positive"})
-    if missing := {"anchor", "positive"} - set(table):
-        raise ValueError(f"{path} has no column {sorted(missing)[0]!r}, only {', '.join(table)}: rename one")
-    columns = [table[name].tolist() for name in ("anchor", "positive", "negative") if name in table]
+    table = read_table(path)
+    pair = ("sentence1", "sentence2") if "sentence1" in table else ("anchor", "positive")
+    table = _require_columns(table, path, pair)
+    columns = [table[name].tolist() for name in (*pair, "negative") if name in table]
     for column in columns:
         check_sentences(column, str(path))
     return list(zip(*columns))
@@ -108,9 +133,13 @@ def load_triplets(path: Path | str) -> list[tuple[str, ...]]:
 
 def _grades(pairs: pd.DataFrame, empty: pd.Series, path: Path | str) -> pd.Series:
     """The grades as numbers. Raises `ValueError` for what is none, for a pair that has two, and when all are equal."""
-    grades = pd.to_numeric(pairs["grade"].mask(empty), errors="coerce").astype(float)
+    texts = pairs["grade"].astype(str).str.strip().str.casefold().replace({"true": "1", "false": "0"})
+    grades = pd.to_numeric(texts.str.replace(",", ".").mask(empty), errors="coerce").astype(float)  # 3,5 is 3.5
     if len(wrong := np.flatnonzero(~np.isfinite(grades) & ~empty)):
-        raise ValueError(f"{path}, row {wrong[0] + 1}: the grade is {pairs['grade'].iloc[wrong[0]]!r}, not a number")
+        found = pairs["grade"].iloc[wrong[0]]
+        raise ValueError(
+            f"{path}, row {wrong[0] + 1}: the grade is {found!r}, not a number: write one, or leave it empty"
+        )
     if grades.nunique() < 2:
         raise ValueError(f"{path}: {(~empty).sum()} graded pairs, all of one grade: nothing can be learnt of them")
     sides = np.sort(pairs[["sentence1", "sentence2"]].to_numpy(str), axis=1)
@@ -125,6 +154,8 @@ def _on_our_scale(grades: pd.Series, path: Path | str) -> tuple[pd.Series, pd.Se
     """Grades 0 to 4, and the same from 0 to 1. Whole numbers up to 2, 3 or 4 are taken to be on our scale already."""
     low, high = grades.min(), grades.max()
     if grades.isin(ALL_GRADES).all() and high >= 2:
+        if low > 0 or high < 4:
+            warnings.warn(f"{path}: grades from {low:g} to {high:g} are taken for some of 0 to 4", stacklevel=3)
         return grades.astype(int), grades / 4
     warnings.warn(f"{path}: grades from {low:g} to {high:g}, shown as 0 to 4", stacklevel=3)
     relatedness = (grades - low) / (high - low)
@@ -154,6 +185,9 @@ def general_language_pairs(seed: int = 0) -> tuple[pd.DataFrame, str]:
 
 def _with_sentence_column(table: pd.DataFrame, path: Path | str, text_column: str) -> pd.DataFrame:
     texts = [name for name in table if pd.api.types.is_string_dtype(table[name])]
+    known = {str(column).casefold(): column for column in table}
+    if text_column not in table and text_column.strip().casefold() in known:
+        text_column = known[text_column.strip().casefold()]
     if text_column == "sentence" not in table and ("text" in texts or len(texts) == 1):
         text_column = "text" if "text" in texts else texts[0]
         if text_column != "text":
@@ -233,9 +267,10 @@ def split_sentences(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     Raises `ValueError` when there is nothing to train on or nothing to test on.
     """
     if "split" in table:
-        names = set(map(str, table["split"]))
-        if not {"train", "test"} <= names:
-            raise ValueError(f"column split holds {', '.join(sorted(names))}: train and test are needed")
+        table = table.assign(split=_split_names(table["split"], "the corpus"))
+        if not {"train", "test"} <= set(table["split"]):
+            found = ", ".join(sorted(set(table["split"])))
+            raise ValueError(f"column split holds {found}: train and test are needed")
         return table
     if len(table) < FEWEST:
         raise ValueError(

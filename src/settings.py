@@ -128,7 +128,7 @@ CHOICES = {
 ABOVE_0 = ("temperature", "other_temperature", "stretch", "pair_weight", "learning_rate")
 RANGES = {  # from, to
     "facts": (0, 1), "wanted_precision": (0, 1), "false_positive_rate": (0, 1), "duplicates_from": (0.8, 1),
-    "related_from": (1, 4), "batch_size": (2, None), "max_length": (3, None), "seed": (0, None),
+    "related_from": (1, 4), "batch_size": (2, None), "max_length": (3, None), "seed": (0, 2**32 - 1),
     "graded_train_pairs": (0, None), "replicates": (2, None),
 }  # fmt: skip
 EXPECTED = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
@@ -157,8 +157,31 @@ def check_parameters(given: Mapping[str, object]) -> None:
         if (low is not None and not value >= low) or (high is not None and not value <= high):
             wanted = f"from {low} to {high}" if high is not None else f"{low} or more"
             raise ValueError(f"{name} is {value}: it must be {wanted}")
+    if str(given.get("sheet_path") or ".csv")[-4:] != ".csv":
+        raise ValueError(f"sheet_path is {given['sheet_path']!r}: the sheet is a CSV, name it so")
     if given.get("objective") == "supervised_simcse" and given.get("triplets_path", "") is None:
         raise ValueError("supervised_simcse learns from pairs or triplets of sentences: name a file as triplets_path")
+
+
+def is_text(name: str) -> bool:
+    """Whether the parameter is a text, so that what looks like a number or a date in it is one all the same."""
+    hints = {known: hint for kind in SETTINGS for known, hint in get_type_hints(kind).items()}
+    return name in hints and str in (get_args(hints[name]) or (hints[name],))
+
+
+def read_yaml(path: Path) -> dict:
+    """The sections of a profile. Raises `ValueError` naming file and line of what is no YAML, or no section."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not in UTF-8: save it so") from None
+    except yaml.MarkedYAMLError as error:
+        line, problem = error.problem_mark.line + 1, error.problem
+        raise ValueError(f"{path}, line {line}: no YAML: {problem}. Put quotes around texts") from None
+    for name, section in content.items() if isinstance(content, dict) else [("it", content)]:
+        if not isinstance(section, dict | None) or any(not isinstance(key, str) for key in section or ()):
+            raise ValueError(f"{path}: {name} must be lines of NAME: VALUE, with a blank after the colon")
+    return content
 
 
 def read_profile(path: Path | str) -> tuple[RunSettings, TrainingSettings]:
@@ -166,9 +189,8 @@ def read_profile(path: Path | str) -> tuple[RunSettings, TrainingSettings]:
 
     Raises `ValueError` when there is no such section, when a name in it is no parameter, or when a value cannot work.
     """
-    profile = yaml.safe_load(Path(path).read_text())
-    given = profile.get("fine_tune") if isinstance(profile, dict) else None
-    if not isinstance(given, dict):
+    given = read_yaml(Path(path)).get("fine_tune")
+    if not given:
         raise ValueError(f"{path} has no section fine_tune with parameters")
     names = {kind: [field.name for field in fields(kind)] for kind in SETTINGS[:3]}
     known = [name for own in names.values() for name in own]

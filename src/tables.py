@@ -1,10 +1,11 @@
 """Read a user's table: every row as it is in the file, or an error that names the line and what to do."""
 
 import csv
+import json
 import re
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import pandas as pd
 from datasets import load_dataset
@@ -13,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from src.hub import SECONDS, ask_hub
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".parquet")
-LONGEST_FIELD = 10  # lines; a longer one is two stray quotes and what lies between
+LONGEST_FIELD = 5  # lines; a longer one is two stray quotes and what lies between
 
 
 def read_table(path: Path | str) -> pd.DataFrame:
@@ -27,37 +28,47 @@ def read_table(path: Path | str) -> pd.DataFrame:
         if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and path.suffix.lower() not in SUFFIXES:
             return _read_from_hub(name)
         raise FileNotFoundError(f"there is no file {path.absolute()}")
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if _is_table(file))
     kinds = sorted({file.suffix.lower() for file in files})
     if len(kinds) != 1 or kinds[0] not in SUFFIXES:
         content = f"holds {' and '.join(kinds) or 'no file'}" if path.is_dir() else f"is a {path.suffix or 'bare'} file"
         raise ValueError(f"{path} {content}: one of the formats that can be read is needed, {', '.join(SUFFIXES)}")
-    table = pd.concat([_read_file(file, kinds[0]) for file in files], ignore_index=True)
+    tables = [_read_file(file, kinds[0]) for file in files]
+    for file, table in zip(files, tables):
+        if list(table) != list(tables[0]):
+            raise ValueError(f"{file} has the columns {', '.join(table)}, {files[0]} has {', '.join(tables[0])}")
+    table = pd.concat(tables, ignore_index=True)
     if not len(table):
         raise ValueError(f"{path} has no rows")
     return table
 
 
+def _is_table(file: Path) -> bool:
+    """Not a folder, nor what macOS and Excel leave beside a file."""
+    return file.is_file() and file.suffix.lower() in SUFFIXES and not file.name.startswith((".", "~$"))
+
+
 def _read_file(file: Path, kind: str) -> pd.DataFrame:
-    if kind != ".parquet":
-        _check_bytes(file)
-    if kind in (".csv", ".tsv"):
-        return _read_delimited(file, kind)
-    try:
-        if kind == ".parquet":
+    if kind == ".parquet":
+        try:
             return pd.read_parquet(file)
-        with open(file, encoding="utf-8-sig") as lines:  # without a byte-order mark
-            if kind == ".jsonl":
-                return pd.read_json(lines, lines=True, dtype=False)
-            return pd.DataFrame({"sentence": [line.rstrip("\n") for line in lines]})
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{file} cannot be read: {str(error).strip()}") from None
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{file} cannot be read: {str(error).strip()}") from None
+    _check_bytes(file)
+    with open(file, encoding="utf-8-sig", newline="" if kind in (".csv", ".tsv") else None) as lines:
+        if kind == ".jsonl":
+            return _read_json_lines(lines.read().split("\n"), file)
+        if kind == ".txt":
+            return _read_text(lines.read().split("\n"), file)
+        return _read_delimited(lines, file, kind)
 
 
 def _check_bytes(file: Path) -> None:
     """The readers' own errors name no line, and they let a NUL through."""
     with open(file, "rb") as lines:
         for number, line in enumerate(lines, 1):
+            if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise ValueError(f"{file} is UTF-16. Save the file in UTF-8 (in Excel: CSV UTF-8)")
             if b"\0" in line:
                 raise ValueError(f"{file}, line {number}: a NUL byte; is it a text file, in UTF-8?")
             try:
@@ -67,42 +78,73 @@ def _check_bytes(file: Path) -> None:
                 raise ValueError(f"{file}, line {number}: {wrong}. Save the file in UTF-8") from None
 
 
-def _read_delimited(file: Path, kind: str) -> pd.DataFrame:
-    """Row by row: pandas makes an index of what has no header, and one sentence of all between two stray quotes."""
-    with open(file, encoding="utf-8-sig", newline="") as lines:
-        header_line = lines.readline()
-        delimiter = "\t" if kind == ".tsv" else max(",;\t", key=header_line.count)  # the comma where there is none
-        lines.seek(0)
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
-        rows, line = [], 1
+def _read_text(lines: list[str], file: Path) -> pd.DataFrame:
+    if lines and not lines[-1]:
+        lines = lines[:-1]
+    if 2 * sum("\t" in line for line in lines) > len(lines):
+        raise ValueError(f"{file} is a table with tabs: rename it to .tsv, and set text_column")
+    return pd.DataFrame({"sentence": lines}, dtype=str)
+
+
+def _read_json_lines(lines: list[str], file: Path) -> pd.DataFrame:
+    rows = []
+    for number, line in enumerate(lines, 1):
         try:
-            for row in reader:
-                start, line = line, reader.line_num + 1
-                if row:
-                    rows.append(row)
-                    _check_row(row, rows[0], f"{file}, line {start}", reader.line_num - start + 1)
-        except csv.Error as error:
-            raise ValueError(
-                f"{file}, line {line}: {error}. In a sentence that stands in quotes, each quote is written twice"
-            ) from None
+            row = json.loads(line) if line.strip() else None
+        except ValueError as error:
+            raise ValueError(f"{file}, line {number}: {error}. Each line must be one object in braces") from None
+        rows += row if isinstance(row, list) else [row] if row is not None else []
+        if not all(isinstance(row, dict) for row in rows[-1:]):
+            raise ValueError(f"{file}, line {number}: {rows[-1]!r:.40} is no object in braces")
+    return pd.DataFrame(rows)
+
+
+def _read_delimited(lines: TextIO, file: Path, kind: str) -> pd.DataFrame:
+    """Row by row: pandas makes an index of what has no header, and one sentence of all between two stray quotes."""
+    header_line = next((line for line in lines if line.strip()), "")
+    outside_quotes = re.sub('"[^"]*"', "", header_line)
+    delimiter = "\t" if kind == ".tsv" else max(",;\t", key=outside_quotes.count)  # the comma where there is none
+    lines.seek(0)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    rows, line, spread = [], 1, []
+    try:
+        for row in reader:
+            start, line = line, reader.line_num + 1
+            if any(cell.strip() for cell in row):  # Excel leaves rows of delimiters
+                rows.append(_fitted(row, rows[0] if rows else row, f"{file}, line {start}"))
+                spread += [start] * (reader.line_num > start)
+                if (below := reader.line_num - start) >= LONGEST_FIELD:
+                    stray = f"a quote opens here and closes {below} lines below. Take out the stray quote"
+                    raise ValueError(f"{file}, line {start}: {stray}")
+    except csv.Error as error:
+        raise ValueError(
+            f"{file}, line {line}: {error}. In a sentence that stands in quotes, each quote is written twice"
+        ) from None
+    if spread:
+        warnings.warn(f"{file}: {len(spread):,} rows over several lines, such as line {spread[0]}", stacklevel=2)
     if not rows:
         raise ValueError(f"{file} is empty")
     header = [name.strip() or f"column {number}" for number, name in enumerate(rows[0], 1)]
     if twice := {name for name in header if header.count(name) > 1}:
         raise ValueError(f"{file}: the header has {min(twice)!r} twice")
+    if len(header) == 1 and (re.search(r"[,;|\t]", header[0]) or len(header[0].split()) > 4):
+        raise ValueError(
+            f"{file}: one column, whose name is {header[0][:60]!r}. Give it a name in line 1, or put commas between "
+            "columns"
+        )
     return pd.DataFrame(rows[1:], columns=header).apply(_as_numbers)
 
 
-def _check_row(row: Sequence[str], header: Sequence[str], place: str, lines: int) -> None:
-    if len(row) != len(header):
+def _fitted(row: list[str], header: list[str], place: str) -> list[str]:
+    """The row with as many cells as the header: Excel drops empty cells at the end, or adds some."""
+    while len(row) > len(header) and not row[-1].strip():
+        row = row[:-1]
+    if len(row) > len(header):
         raise ValueError(
             f"{place}: {len(row)} columns, and {len(header)} in the header. Put double quotes around a sentence with "
             "commas or semicolons in it, or save the sentences as .txt, one a line"
         )
-    if lines > LONGEST_FIELD:
-        raise ValueError(f"{place}: a quote opens here and closes {lines - 1} lines below. Take out the stray quote")
-    if lines > 1:
-        warnings.warn(f"{place}: one row over {lines} lines, read as one", stacklevel=2)
+    return row + [""] * (len(header) - len(row))
 
 
 def _as_numbers(column: pd.Series) -> pd.Series:

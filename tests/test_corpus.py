@@ -73,7 +73,8 @@ def test_another_column(tmp_path):
         ('sentence\nfine\n"  "\n', "has 1 sentences"),  # the blank one is no sentence
         ("sentence,sport\nfine,golf\na comma, unquoted,golf\n", "line 3: 3 columns, and 2 in the header"),
         ("sentence\na comma, unquoted\nanother, unquoted\n", "line 2: 2 columns, and 1 in the header"),
-        ("sentence,sport\nfine,golf\nalone\n", "line 3: 1 columns, and 2 in the header"),
+        ("The striker scored twice in Turin\nThe keeper saved\n", "one column, whose name is 'The striker scored"),
+        ("id|sentence\n0|fine\n", "one column, whose name is 'id|sentence'"),
         ("text;topic\nfine;golf\na semicolon; unquoted;golf\n", "line 3: 3 columns"),
         ('sentence\nfine\n"a quote, "and another", here"\n', "line 3: .*each quote is written twice"),
         ('sentence\nfine\n"never closed\n', "line 3: .*each quote is written twice"),
@@ -110,8 +111,63 @@ def test_tables_as_people_have_them(tmp_path, content, expected):
 
 def test_a_row_over_several_lines_is_one_and_said(tmp_path):
     (tmp_path / "corpus.csv").write_text('text\n"one\ntwo"\nthree\n')
-    with pytest.warns(UserWarning, match="line 2: one row over 2 lines"):
+    with pytest.warns(UserWarning, match="1 rows over several lines, such as line 2"):
         assert load_sentences(tmp_path / "corpus.csv")["sentence"].tolist() == ["one\ntwo", "three"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfes\x00e\x00", r"is UTF-16\. Save the file in UTF-8"),
+        (b'{"sentence": "fine"}\n{"sentence": "open}\n', "line 2: Unterminated string"),
+        (b'{"sentence": "fine"}\n"alone"\n', "line 2: 'alone' is no object in braces"),
+    ],
+)
+def test_bad_lines_of_a_json_file_are_named(tmp_path, content, message):
+    path = tmp_path / "corpus.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_sentences(path)
+
+
+def test_what_excel_and_json_do_to_a_table(tmp_path):
+    path = tmp_path / "corpus.csv"
+    for content in ("\n\nSentence;topic;\none;a;\ntwo\n;;\n", "sentence,topic\none,a,,\ntwo\n,\n"):
+        path.write_text(content)
+        assert load_sentences(path)["sentence"].tolist() == ["one", "two"]
+    (tmp_path / "corpus.jsonl").write_text('[{"sentence": "one"}, {"sentence": "two"}]')
+    assert load_sentences(tmp_path / "corpus.jsonl")["sentence"].tolist() == ["one", "two"]
+    (tmp_path / "table.txt").write_text("id\tsentence\n0\tone\n1\ttwo\n")
+    with pytest.raises(ValueError, match=r"is a table with tabs: rename it to \.tsv"):
+        load_sentences(tmp_path / "table.txt")
+
+
+def test_files_of_a_folder_have_the_same_columns(tmp_path):
+    for name, header in {"a.csv": "sentence", "b.csv": "text", "._a.csv": "none", "~$a.csv": "none"}.items():
+        (tmp_path / name).write_text(f"{header}\none\ntwo\n")
+    with pytest.raises(ValueError, match=r"b\.csv has the columns text, .*a\.csv has sentence"):
+        load_sentences(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*taken for some of 0 to 4")
+def test_pairs_as_people_write_them(tmp_path):
+    path = tmp_path / "pairs.csv"
+    rows = ["a;b;3,0;Training", "c;d;1,0;DEV", "e;f;n/a;test", "g;h;0;Test", "b;a;3;dev"]
+    path.write_text("\n".join(["Sentence1;sentence2;score;split", *rows]) + "\n")
+    with pytest.warns(UserWarning) as warned:
+        pairs = load_pairs(path)
+    said = " ".join(str(warning.message) for warning in warned)
+    assert "4 pairs are graded, 1 are not" in said
+    assert "1 pairs are there twice" in said
+    assert pairs[["grade", "split"]].values.tolist() == [[3, "train"], [1, "validation"], [0, "test"]]
+    for content, message in {
+        "sentence1,sentence2,grade\na,b,\nc,d,\n": "no pair is graded yet: fill the column grade",
+        "sentence1,sentence2,grade,split\na,b,1,train\nc,d,0,trian\n": "row 2: the split is 'trian'",
+        "text1,text2,score\na,b,1\n": "no column 'sentence1', only text1, text2, score",
+    }.items():
+        path.write_text(content)
+        with pytest.raises(ValueError, match=message):
+            load_pairs(path)
 
 
 def test_texts_of_a_json_file_stay_texts(tmp_path):
@@ -146,7 +202,11 @@ def test_pairs_need_their_columns(tmp_path):
 def test_kind_and_split_of_pairs_are_filled_in(tmp_path):
     path = tmp_path / "pairs.csv"
     pairs = pd.DataFrame(
-        {"sentence1": [f"s{row // 2}" for row in range(400)], "sentence2": "other", "grade": np.arange(400) // 2 % 2}
+        {
+            "sentence1": [f"s{row // 2}" for row in range(400)],
+            "sentence2": [f"other {row % 2}" for row in range(400)],
+            "grade": np.arange(400) // 2 % 2,
+        }
     )
     pairs.to_csv(path, index=False)
     loaded, again, other = (load_pairs(path, seed) for seed in (0, 0, 1))
@@ -226,7 +286,7 @@ def test_split_is_seeded_and_in_proportion():
     one, other = twice["split"].to_numpy().reshape(2, 200)
     assert (one == other).all()  # or a test sentence would have been trained on
     own = table.assign(split=["train"] * 100 + ["test"] * 100)
-    assert split_sentences(own) is own
+    assert split_sentences(own).equals(own)
     assert "split" not in table
 
 
@@ -357,7 +417,7 @@ def test_columns_of_groups_and_another_text_beside_a_sentence(tmp_path):
 def test_splits_that_cannot_be_used_are_refused():
     with pytest.raises(ValueError, match=r"4 sentences are too few.*: 20 are the least"):
         split_sentences(pd.DataFrame({"sentence": list("abcd")}))
-    with pytest.raises(ValueError, match="holds dev, train"):
+    with pytest.raises(ValueError, match="holds train, validation: train and test"):
         split_sentences(pd.DataFrame({"sentence": list("ab"), "split": ["train", "dev"]}))
 
 

@@ -139,8 +139,8 @@ def test_own_sentences_without_sports(tmp_path, tiny_folder, some_sentences, gra
 
 def test_an_error_in_a_cell_is_shown_and_stops_the_run(tmp_path, monkeypatch, capsys):
     runs = tmp_path / "runs"
-    monkeypatch.setattr("sys.argv", ["", "--profile", "tiny", "--runs", str(runs), "--set", "grammar_folder=none"])
-    with pytest.raises(SystemExit, match=r"GrammarError: .*none holds no grammar file"):
+    monkeypatch.setattr("sys.argv", ["", "--profile", "tiny", "--runs", str(runs), "--set", "grammar_folder=no"])
+    with pytest.raises(SystemExit, match=r"GrammarError: .*no holds no grammar file"):
         run_notebooks.main()
     assert "baseline_comparison" not in capsys.readouterr().out
     assert (runs / "generate_sport_sentences.html").is_file()
@@ -171,7 +171,8 @@ def test_notebooks_and_command_have_the_same_defaults():
         ("embeded", [], "no profile 'embeded': known are embedded, original, tiny"),
         ("tiny", ["temprature=0.4"], "no notebook has a parameter 'temprature'"),
         ("tiny", ["temperature"], "'temperature' is no NAME=VALUE"),
-        ("tiny", ["look_at=Who won: Bob?"], "look_at is {'Who won': 'Bob.'}, of type dict: expected text"),
+        ("tiny", ["temperature=warm"], "temperature is 'warm', of type str: expected a number"),
+        ("tiny", ["sheet_path=sheet.xlsx"], r"sheet_path is '.*sheet\.xlsx': the sheet is a CSV"),
         ("tiny", ["comparison_sentences=few"], "comparison_sentences is 'few', of type str: expected a whole number"),
     ],
 )
@@ -213,11 +214,21 @@ def test_outputs_are_redirected_and_can_be_set():
         ("epochs=1 temperature=0.4", ["epochs=1", "temperature=0.4"]),
         ("look_at='Who won: Bob?' epochs=1", ["look_at=Who won: Bob?", "epochs=1"]),
         ('corpus_path="it\'s mine.csv"', ["corpus_path=it's mine.csv"]),
+        (r"corpus_path=C:\\mine.csv look_at='#1?'", [r"corpus_path=C:\\mine.csv", "look_at=#1?"]),
         ("", []),
     ],
 )
 def test_assignments_are_split_as_a_shell_does(text, expected):
     assert split_assignments([text]) == expected
+
+
+def test_a_text_is_taken_as_it_is():
+    texts = ["look_at=He said: yes", "text_column=42", "model=None", "epochs=2", "learning_rate=1e-5"]
+    values = run_notebooks.read_assignments([*texts, "gradient_caching=true"])
+    assert values == {
+        "look_at": "He said: yes", "text_column": "42", "model": None, "epochs": 2, "learning_rate": 1e-5,
+        "gradient_caching": True,
+    }  # fmt: skip
 
 
 def test_an_apostrophe_wants_quotes():

@@ -112,7 +112,13 @@ def test_a_profile_that_cannot_work(tmp_path):
         read_profile(profile(tmp_path, temperature=-0.1))
     with pytest.raises(ValueError, match="triplets_path"):
         read_profile(profile(tmp_path, objective="supervised_simcse"))
-    for text in ("", "fine_tune:", "- fine_tune", "embedded"):
-        (tmp_path / "empty.yaml").write_text(text)
-        with pytest.raises(ValueError, match=r"empty\.yaml has no section fine_tune"):
-            read_profile(tmp_path / "empty.yaml")
+    for text, message in {
+        "": "has no section fine_tune", "fine_tune:": "has no section fine_tune",
+        "- fine_tune": "must be lines of NAME: VALUE", "embedded": "must be lines of NAME: VALUE",
+        "fine_tune:\n  epochs:2": "fine_tune must be lines of NAME: VALUE",
+        "fine_tune:\n  look_at: He said: yes": "line 2: no YAML",
+        "fine_tune:\n\tepochs: 2": "line 2: no YAML",
+    }.items():  # fmt: skip
+        (tmp_path / "own.yaml").write_text(text)
+        with pytest.raises(ValueError, match=rf"own\.yaml.*{message}"):
+            read_profile(tmp_path / "own.yaml")

@@ -67,7 +67,8 @@ class TrainingSettings:
     @property
     def name(self) -> str:
         """What progress bars and pictures call it."""
-        return f"{self.objective}, temperature {self.temperature}" if "simcse" in self.objective else self.objective
+        words = self.objective.replace("_", " ").replace("simcse", "SimCSE")
+        return f"{words}, temperature {self.temperature}" if "simcse" in self.objective else words
 
     def used(self) -> dict:
         """The settings that the objective uses."""

@@ -85,7 +85,7 @@ class SpectralScaling(AffineMap):
         # only proportions matter: rows are normalised
         shares = variances / max(variances.max(), np.finfo(np.float64).tiny)
         kept = shares > 1e-10
-        if self.power < 0 and not kept.all():
+        if self.power < 0 and kept.mean() < 0.95:
             warnings.warn(
                 f"{(~kept).sum()} of {len(kept)} directions have no variance and are taken away: whitening wants more "
                 "sentences than dimensions",

@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from run_notebooks import NOTEBOOKS, notebook_defaults
+from run_notebooks import NOTEBOOKS, notebook_defaults, split_assignments
 from src.records import ROOT
 from src.settings import read_profile
 
@@ -21,7 +21,7 @@ def test_links_commands_and_parameters_exist(page):
     assert set(re.findall(r"(?:^|`|^    )make ([a-z-]+)", text, re.MULTILINE)) <= targets
     parameters = {name for notebook in NOTEBOOKS for name in notebook_defaults(notebook)}
     for assignments in re.findall(r'SET="([^"]+)"', text):
-        assert {assignment.split("=")[0] for assignment in assignments.split()} <= parameters
+        assert {assignment.split("=")[0] for assignment in split_assignments([assignments])} <= parameters
     for module in re.findall(r"python -m ((?:src|experiments|benchmarks)\.\w+)", text):
         assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from src.corpus import draw_sentences, general_language_pairs, load_pairs, load_sentences
+from src.corpus import draw_sentences, load_sentences
+from src.pairs import general_language_pairs, load_pairs
 from src.quality import order
 from src.records import ROOT, library_versions
 from src.scorecard import score

@@ -1,4 +1,4 @@
-"""Write docs/results.md: every table of results, made from figures/*.json and data/blind_grades.csv.
+"""Write docs/results.md, every table of results, and the table in README.md, from figures/*.json and data/.
 
 python -m experiments.results
 
@@ -29,6 +29,15 @@ MEASURES = (
     "width", "width_within", *ORDERS, "order", "adversarial_topic_order", "adversarial_fact_order", "name_trap_auc",
     "recall_at_precision[0.9]", "recall_at_fpr[0.01]", "everyday language",
 )  # fmt: skip
+
+
+README = ROOT / "README.md"
+README_COLUMNS = {
+    "width": "width", "within a sport": "width_within", "topic": "topic_order", "facts": "fact_order",
+    "names mislead": "name_trap_auc", "found, P .9": "recall_at_precision[0.9]", "found, F .01": "recall_at_fpr[0.01]",
+    "everyday": "everyday language",
+}  # fmt: skip
+IN_README = (("graded pairs", 100), ("CoSENTLoss", 100), ("CoSENTLoss", 300), ("topic and facts", 300))
 
 
 class Table(NamedTuple):
@@ -183,8 +192,32 @@ def page() -> str:
     return "\n\n".join([*texts, markdown(blind_readers(), "data/blind_grades.csv")]) + "\n"
 
 
+def readme_table() -> str:
+    """The table of README.md: notebook 3's models, and those of the label curve that it has not."""
+    tuned, curve = (read_json(FIGURES / f"{name}.json")["numbers"] for name in ("tuned", "label_curve"))
+    rows = {name: {m: values[0] for m, values in measures.items()} for name, measures in tuned.items()}
+    control = rows.popitem()
+    for way, count in IN_README:
+        rows[f"{way}, {count} pairs"] = {m: curve[m][way][str(count)][0] for m in curve}
+    rows |= dict([control])
+    cells = [
+        [name, *(number(row[m]) if m in row else "" for m in README_COLUMNS.values())] for name, row in rows.items()
+    ]
+    lines = [["", *README_COLUMNS], ["---"] * (len(README_COLUMNS) + 1), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def with_table(readme: str) -> str:
+    """The text of README.md with its table made anew, between two comments."""
+    before, _, rest = readme.partition("<!-- made by experiments.results -->\n")
+    _, _, after = rest.partition("\n<!-- end -->")
+    return f"{before}<!-- made by experiments.results -->\n{readme_table()}\n<!-- end -->{after}"
+
+
 def main() -> None:
     PAGE.parent.mkdir(exist_ok=True)
+    readme = with_table(README.read_text(encoding="utf-8"))
+    write_atomically(README, lambda path: path.write_text(readme, encoding="utf-8"))
     write_atomically(PAGE, lambda path: path.write_text(page(), encoding="utf-8"))
 
 

@@ -30,7 +30,7 @@ from src.settings import TrainingSettings
 from src.training import fine_tune
 
 RESULTS = ROOT / "experiments" / "study.jsonl"
-TEMPERATURES, EPOCHS, SENTENCES = (0.05, 0.1, 0.2, 0.4, 0.8), 3, 1_536
+TEMPERATURES, EPOCHS, SENTENCES = (0.05, 0.4, 0.1, 0.8, 0.2), 3, 1_536
 
 
 def run(data: SportData, temperature: float, seed: int) -> dict:

@@ -1,4 +1,4 @@
-"""A user's own sentences and graded pairs: read and check them, remove duplicates, split and draw."""
+"""A user's own sentences: read and check them, remove duplicates, split and draw."""
 
 import unicodedata
 import warnings
@@ -8,19 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from datasets import load_dataset
 from datasketch import MinHash, MinHashLSH
-from huggingface_hub.errors import HfHubHTTPError
 
-from src.grammar import GRAMMAR_FOLDER
-from src.hub import SECONDS, ask_hub
-from src.sentences import KINDS, graded_pairs
 from src.tables import read_table
 
-ALL_GRADES = range(5)
-NO_GRADE = ("", "na", "n/a", "nan", "none", "null", "-")  # what people write where they give no grade
 FEWEST = 20  # sentences of a corpus
-STSB = "sentence-transformers/stsb"
 
 
 def load_sentences(
@@ -53,134 +45,6 @@ def load_sentences(
     check_sentences(table["sentence"].tolist(), str(path))
     groups = [column for column in ("sport", "event") if column in table]
     return table.assign(**{column: table[column].fillna("").astype(str) for column in groups})
-
-
-def load_pairs(path: Path | str, seed: int = 0) -> pd.DataFrame:
-    """Read graded pairs: columns `sentence1`, `sentence2`, `grade` (or `score`, or `label`), and any others.
-
-    Grades may be on any scale, such as 0 to 5, 0 to 1, or 0 and 1: `relatedness` is what they are from 0 to 1, and
-    `grade` the nearest of the five grades 0 to 4. A `kind` that is none of `KINDS`, or no column `kind`, is `balanced`.
-    Without a column `split`, or where it leaves nothing to choose a threshold on or to judge by, half of the pairs are
-    `train`, a quarter `validation` and a quarter `test`, drawn with the seed; pairs with the same first sentence stay
-    together. Warnings say what was changed, and count the pairs whose grade is empty, which are left out.
-
-    Raises `ValueError` naming the row of a grade that is no number, of a pair that has two grades, or of an empty
-    sentence, and when all grades are equal.
-    """
-    table = read_table(path)
-    graded = next((name for name in ("grade", "score", "label") if name in table), "grade")
-    table = _require_columns(table, path, ("sentence1", "sentence2", graded)).rename(columns={graded: "grade"})
-    for column in ("sentence1", "sentence2"):
-        check_sentences(table[column].tolist(), f"{path}, {column}")
-    empty = table["grade"].isna() | table["grade"].astype(str).str.strip().str.casefold().isin(NO_GRADE)
-    if empty.all():
-        raise ValueError(f"{path}: no pair is graded yet: fill the column {graded}")
-    if empty.any():
-        warnings.warn(
-            f"{path}: {(~empty).sum():,} pairs are graded, {empty.sum():,} are not and were left out", stacklevel=2
-        )
-    grades = _grades(table, empty, path)
-    table, grades = table[~empty].reset_index(drop=True), grades[~empty].reset_index(drop=True)
-    table["grade"], table["relatedness"] = _on_our_scale(grades, path)
-    strange = ~table["kind"].isin(KINDS) if "kind" in table else pd.Series(True, table.index)
-    if "kind" in table and strange.any():
-        warnings.warn(f"{path}: {strange.sum():,} pairs of other kinds count as balanced", stacklevel=2)
-    table["kind"] = table.get("kind", strange).where(~strange, "balanced")
-    sides = pd.Series(
-        [frozenset((one.strip(), two.strip())) for one, two in zip(table["sentence1"], table["sentence2"])]
-    )
-    if (repeats := sides.duplicated()).any():
-        warnings.warn(f"{path}: {repeats.sum():,} pairs are there twice and count once", stacklevel=2)
-        table = table[~repeats].reset_index(drop=True)
-    if "split" in table:
-        table["split"] = _split_names(table["split"], path)
-    if "split" not in table or not {"validation", "test"} <= set(table["split"]):
-        if "split" in table:
-            warnings.warn(f"{path}: the splits were drawn anew, since validation and test are needed", stacklevel=2)
-        table["split"] = _draw_splits(table["sentence1"], seed)
-    return table
-
-
-def _require_columns(table: pd.DataFrame, path: Path | str, names: Sequence[str]) -> pd.DataFrame:
-    """The table with these columns under these names: capitals and blanks around them do not matter."""
-    known = {column.strip().casefold(): column for column in table}
-    if missing := [name for name in names if name not in table and name not in known]:
-        raise ValueError(f"{path} has no column {missing[0]!r}, only {', '.join(table)}: rename one")
-    return table.rename(columns={known[name]: name for name in names if name not in table})
-
-
-def _split_names(splits: pd.Series, path: Path | str) -> pd.Series:
-    """train, validation or test. Raises `ValueError` naming the row of any other word."""
-    others = {"training": "train", "dev": "validation", "val": "validation", "valid": "validation", "testing": "test"}
-    names = splits.astype(str).str.strip().str.casefold().replace(others)
-    if len(wrong := np.flatnonzero(~names.isin(["train", "validation", "test"]))):
-        found = splits.iloc[wrong[0]]
-        raise ValueError(f"{path}, row {wrong[0] + 1}: the split is {found!r}: expected train, validation or test")
-    return names
-
-
-def load_triplets(path: Path | str) -> list[tuple[str, ...]]:
-    """Read training data for supervised SimCSE: the columns `anchor`, `positive` and, if there is one, `negative`; or
-    `sentence1` and `sentence2`. Raises `ValueError` naming the row of what is no sentence."""
-    table = read_table(path)
-    pair = ("sentence1", "sentence2") if "sentence1" in table else ("anchor", "positive")
-    table = _require_columns(table, path, pair)
-    columns = [table[name].tolist() for name in (*pair, "negative") if name in table]
-    for column in columns:
-        check_sentences(column, str(path))
-    return list(zip(*columns))
-
-
-def _grades(pairs: pd.DataFrame, empty: pd.Series, path: Path | str) -> pd.Series:
-    """The grades as numbers. Raises `ValueError` for what is none, for a pair that has two, and when all are equal."""
-    texts = pairs["grade"].astype(str).str.strip().str.casefold().replace({"true": "1", "false": "0"})
-    grades = pd.to_numeric(texts.str.replace(",", ".").mask(empty), errors="coerce").astype(float)  # 3,5 is 3.5
-    if len(wrong := np.flatnonzero(~np.isfinite(grades) & ~empty)):
-        found = pairs["grade"].iloc[wrong[0]]
-        raise ValueError(
-            f"{path}, row {wrong[0] + 1}: the grade is {found!r}, not a number: write one, or leave it empty"
-        )
-    if grades.nunique() < 2:
-        raise ValueError(f"{path}: {(~empty).sum()} graded pairs, all of one grade: nothing can be learnt of them")
-    sides = np.sort(pairs[["sentence1", "sentence2"]].to_numpy(str), axis=1)
-    by_pair = grades.groupby([sides[:, 0], sides[:, 1]]).transform("nunique")
-    if len(twice := np.flatnonzero(by_pair > 1)):
-        other = np.flatnonzero((sides == sides[twice[0]]).all(1) & ~empty)[1]
-        raise ValueError(f"{path}, row {twice[0] + 1}: the pair has two grades, here and in row {other + 1}")
-    return grades
-
-
-def _on_our_scale(grades: pd.Series, path: Path | str) -> tuple[pd.Series, pd.Series]:
-    """Grades 0 to 4, and the same from 0 to 1. Whole numbers up to 2, 3 or 4 are taken to be on our scale already."""
-    low, high = grades.min(), grades.max()
-    if grades.isin(ALL_GRADES).all() and high >= 2:
-        if low > 0 or high < 4:
-            warnings.warn(f"{path}: grades from {low:g} to {high:g} are taken for some of 0 to 4", stacklevel=3)
-        return grades.astype(int), grades / 4
-    warnings.warn(f"{path}: grades from {low:g} to {high:g}, shown as 0 to 4", stacklevel=3)
-    relatedness = (grades - low) / (high - low)
-    return (4 * relatedness).round().astype(int), relatedness
-
-
-def _draw_splits(first_sentences: pd.Series, seed: int) -> np.ndarray:
-    names, number = np.array(["train", "validation", "test"]), pd.factorize(first_sentences)[0]
-    drawn = np.random.default_rng(seed).choice(names, number.max() + 1, p=[0.5, 0.25, 0.25])[number]
-    if set(drawn) != set(names):  # few first sentences: pair by pair
-        drawn = np.random.default_rng(seed).permutation(np.resize(names[[0, 1, 0, 2]], len(number)))
-    return drawn
-
-
-def general_language_pairs(seed: int = 0) -> tuple[pd.DataFrame, str]:
-    """Graded pairs that are not about sport, and where they are from: the test part of STS-B where the hub answers,
-    else 400 pairs of everyday topics from data/control."""
-    try:
-        ask_hub(lambda hub: hub.dataset_info(STSB, timeout=SECONDS))
-    except (ConnectionError, HfHubHTTPError):
-        pairs = graded_pairs("test", 80, seed, GRAMMAR_FOLDER.parent / "control")
-        pairs = pairs[pairs["kind"] == "balanced"].reset_index(drop=True)
-        return pairs, "control set of everyday topics (no hub for STS-B)"
-    pairs = load_dataset(STSB, split="test").to_pandas().rename(columns={"score": "grade"})
-    return pairs.assign(kind="balanced"), "STS-B test"
 
 
 def _with_sentence_column(table: pd.DataFrame, path: Path | str, text_column: str) -> pd.DataFrame:
@@ -261,13 +125,23 @@ def describe(sentences: Sequence[str], token_counts: Sequence[int], max_length: 
     }
 
 
+def split_names(splits: pd.Series, path: Path | str) -> pd.Series:
+    """train, validation or test. Raises `ValueError` naming the row of any other word."""
+    others = {"training": "train", "dev": "validation", "val": "validation", "valid": "validation", "testing": "test"}
+    names = splits.astype(str).str.strip().str.casefold().replace(others)
+    if len(wrong := np.flatnonzero(~names.isin(["train", "validation", "test"]))):
+        found = splits.iloc[wrong[0]]
+        raise ValueError(f"{path}, row {wrong[0] + 1}: the split is {found!r}: expected train, validation or test")
+    return names
+
+
 def split_sentences(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Add a column `split` (70 % train, 10 % validation, 20 % test, drawn with the seed) unless there is one.
 
     Raises `ValueError` when there is nothing to train on or nothing to test on.
     """
     if "split" in table:
-        table = table.assign(split=_split_names(table["split"], "the corpus"))
+        table = table.assign(split=split_names(table["split"], "the corpus"))
         if not {"train", "test"} <= set(table["split"]):
             found = ", ".join(sorted(set(table["split"])))
             raise ValueError(f"column split holds {found}: train and test are needed")
@@ -286,15 +160,3 @@ def draw_sentences(table: pd.DataFrame, split: str, count: int, seed: int = 0) -
     """At most `count` rows of the split in random order, no sentence twice."""
     rows = table[table["split"] == split].drop_duplicates("sentence").sort_values("sentence")
     return rows.iloc[np.random.default_rng(seed).permutation(len(rows))[:count]].reset_index(drop=True)
-
-
-def draw_pairs(
-    pairs: pd.DataFrame, train: int, judging: int, seed: int = 0
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Of a table of `load_pairs`, in random order: at most `train` pairs to learn from; balanced ones to choose
-    thresholds on, and pairs of every kind to judge by, at most `judging` of each kind and grade."""
-    shuffled = pairs.sample(frac=1, random_state=seed)
-    few = shuffled.groupby(["split", "kind", "grade"]).head(judging)
-    validation = few[(few["split"] == "validation") & (few["kind"] == "balanced")]
-    drawn = shuffled[shuffled["split"] == "train"][:train], validation, few[few["split"] == "test"]
-    return tuple(table.reset_index(drop=True) for table in drawn)

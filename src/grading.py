@@ -1,4 +1,4 @@
-"""Which pairs to grade: propose them, write a sheet for a person, and read it back with `corpus.load_pairs`."""
+"""Which pairs to grade: propose them, write a sheet for a person, and read it back with `pairs.load_pairs`."""
 
 from collections.abc import Sequence
 from itertools import cycle

@@ -22,9 +22,10 @@ from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from src.checkpoints import restore, run_folder, save
-from src.corpus import draw_pairs, draw_sentences, load_pairs, load_sentences, load_triplets, split_sentences
+from src.corpus import draw_sentences, load_sentences, split_sentences
 from src.encoder import Encoder, Tokens, load_encoder
 from src.objectives import Term, make_terms
+from src.pairs import draw_pairs, load_pairs, load_triplets
 from src.quality import effective_rank
 from src.settings import OBJECTIVES, RunSettings, TrainingSettings, read_profile
 from src.sharing import check_model_folder, save_encoder

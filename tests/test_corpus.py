@@ -3,18 +3,14 @@ import os
 import random
 import re
 
-import numpy as np
 import pandas as pd
 import pytest
-from datasets import Dataset
 
-from src import corpus, hub
+from src import hub
 from src.corpus import (
     check_sentences,
     describe,
     draw_sentences,
-    general_language_pairs,
-    load_pairs,
     load_sentences,
     near_duplicates,
     split_sentences,
@@ -149,27 +145,6 @@ def test_files_of_a_folder_have_the_same_columns(tmp_path):
         load_sentences(tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:.*taken for some of 0 to 4")
-def test_pairs_as_people_write_them(tmp_path):
-    path = tmp_path / "pairs.csv"
-    rows = ["a;b;3,0;Training", "c;d;1,0;DEV", "e;f;n/a;test", "g;h;0;Test", "b;a;3;dev"]
-    path.write_text("\n".join(["Sentence1;sentence2;score;split", *rows]) + "\n")
-    with pytest.warns(UserWarning) as warned:
-        pairs = load_pairs(path)
-    said = " ".join(str(warning.message) for warning in warned)
-    assert "4 pairs are graded, 1 are not" in said
-    assert "1 pairs are there twice" in said
-    assert pairs[["grade", "split"]].values.tolist() == [[3, "train"], [1, "validation"], [0, "test"]]
-    for content, message in {
-        "sentence1,sentence2,grade\na,b,\nc,d,\n": "no pair is graded yet: fill the column grade",
-        "sentence1,sentence2,grade,split\na,b,1,train\nc,d,0,trian\n": "row 2: the split is 'trian'",
-        "text1,text2,score\na,b,1\n": "no column 'sentence1', only text1, text2, score",
-    }.items():
-        path.write_text(content)
-        with pytest.raises(ValueError, match=message):
-            load_pairs(path)
-
-
 def test_texts_of_a_json_file_stay_texts(tmp_path):
     path = tmp_path / "corpus.jsonl"
     path.write_text("\n".join(json.dumps({"sentence": s}) for s in ("007", "12")))
@@ -185,96 +160,6 @@ def test_missing_file_and_unknown_format(tmp_path):
     (tmp_path / "corpus.docx").touch()
     with pytest.raises(ValueError, match=r"\.docx file.*\.csv"):
         load_sentences(tmp_path / "corpus.docx")
-
-
-def test_pairs_need_their_columns(tmp_path):
-    path = tmp_path / "pairs.csv"
-    path.write_text("sentence1,sentence2\na,b\nc,d\n")
-    with pytest.raises(ValueError, match="no column 'grade'"):
-        load_pairs(path)
-    path.write_text("sentence1,sentence2,grade\nNA,b,0\nc,d,4\n")
-    assert load_pairs(path)["sentence1"].tolist() == ["NA", "c"]
-    path.write_text('sentence1,sentence2,grade\na,b,0\nc," ",4\n')
-    with pytest.raises(ValueError, match="sentence2, row 2"):
-        load_pairs(path)
-
-
-def test_kind_and_split_of_pairs_are_filled_in(tmp_path):
-    path = tmp_path / "pairs.csv"
-    pairs = pd.DataFrame(
-        {
-            "sentence1": [f"s{row // 2}" for row in range(400)],
-            "sentence2": [f"other {row % 2}" for row in range(400)],
-            "grade": np.arange(400) // 2 % 2,
-        }
-    )
-    pairs.to_csv(path, index=False)
-    loaded, again, other = (load_pairs(path, seed) for seed in (0, 0, 1))
-    assert set(loaded["kind"]) == {"balanced"}
-    assert loaded["split"].tolist() == again["split"].tolist() != other["split"].tolist()
-    assert 150 < (loaded["split"] == "train").sum() < 250
-    assert 60 < (loaded["split"] == "test").sum() < 140
-    assert set(loaded["split"]) == {"train", "validation", "test"}
-    assert (loaded.groupby("sentence1")["split"].nunique() == 1).all()  # a first sentence is on one side
-    pairs.assign(kind="mined", split="train").to_csv(path, index=False)
-    with pytest.warns(UserWarning) as warned:
-        loaded = load_pairs(path)
-    assert set(loaded["kind"]) == {"balanced"}
-    assert set(loaded["split"]) == {"train", "validation", "test"}
-    said = " ".join(str(warning.message) for warning in warned)
-    assert "400 pairs of other kinds" in said
-    assert "splits were drawn anew" in said
-    one_first = pairs.assign(sentence1="alone", sentence2=[f"s{row}" for row in range(400)])
-    one_first.to_csv(path, index=False)
-    assert load_pairs(path)["split"].value_counts().to_dict() == {"train": 200, "validation": 100, "test": 100}
-    one_first.assign(split=["train", "dev", "test", "dev"] * 100).to_csv(path, index=False)
-    assert load_pairs(path)["split"].value_counts().to_dict() == {"train": 100, "validation": 200, "test": 100}
-
-
-@pytest.mark.parametrize("column", ["grade", "score", "label"])
-@pytest.mark.parametrize(
-    ("grades", "relatedness", "shown"),
-    [
-        ([0, 4, 1, 2, 3], [0, 1, 0.25, 0.5, 0.75], [0, 4, 1, 2, 3]),
-        ([0, 1, 2], [0, 0.25, 0.5], [0, 1, 2]),  # a sheet without the highest grades
-        (["0", "1"], [0, 1], [0, 4]),
-        ([0.0, 1.2, 3.9, 5.0], [0, 0.24, 0.78, 1], [0, 1, 3, 4]),
-        ([1, 5, 3], [0, 1, 0.5], [0, 4, 2]),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:.*shown as 0 to 4")
-def test_grades_of_any_scale_are_used_in_full(tmp_path, column, grades, relatedness, shown):
-    rows = {"sentence1": [f"a{n}" for n in range(len(grades))], "sentence2": "b", column: grades}
-    pd.DataFrame(rows).to_csv(tmp_path / "pairs.csv", index=False)
-    loaded = load_pairs(tmp_path / "pairs.csv")
-    assert loaded["relatedness"].tolist() == pytest.approx(relatedness)
-    assert loaded["grade"].tolist() == shown
-
-
-@pytest.mark.parametrize(
-    ("sides", "grades", "message"),
-    [
-        ("ab cd", [2, 2], "2 graded pairs, all of one grade"),
-        ("ab cd ef", ["", "", 3], "1 graded pairs, all of one grade"),
-        ("ab cd", [2, "high"], "row 2: the grade is 'high', not a number"),
-        ("ab cd", ["inf", 1], "row 1: the grade is .*inf.*, not a number"),
-        ("ab cd ba", [2, 1, 3], "row 1: the pair has two grades, here and in row 3"),
-    ],
-)
-def test_grades_that_cannot_be_used(tmp_path, sides, grades, message):
-    rows = {"sentence1": [s[0] for s in sides.split()], "sentence2": [s[1] for s in sides.split()], "grade": grades}
-    pd.DataFrame(rows).to_csv(tmp_path / "pairs.csv", index=False)
-    with pytest.raises(ValueError, match=message):
-        load_pairs(tmp_path / "pairs.csv")
-
-
-def test_a_sheet_with_gaps_is_used_and_counted(tmp_path):
-    rows = {"sentence1": list("abcd"), "sentence2": "x", "grade": ["1", "", " ", "3"]}
-    pd.DataFrame(rows).to_csv(tmp_path / "sheet.csv", index=False)
-    with pytest.warns(UserWarning, match="sheet.csv: 2 pairs are graded, 2 are not"):
-        loaded = load_pairs(tmp_path / "sheet.csv")
-    assert loaded["sentence1"].tolist() == ["a", "d"]
-    assert loaded["grade"].tolist() == [1, 3]
 
 
 def test_split_is_seeded_and_in_proportion():
@@ -457,21 +342,3 @@ def test_a_hub_dataset_is_a_corpus_and_is_used_again_offline(tmp_path, monkeypat
         load_sentences("owner/corpus")
     use_hub(monkeypatch, server.server_port, tmp_path / "home", offline=True)
     assert load_sentences("owner/corpus")["sentence"].tolist() == ["left hook", "right hook"]
-
-
-def test_general_language_is_from_the_hub_or_from_the_control_set(monkeypatch):
-    stsb = Dataset.from_dict({"sentence1": ["a"], "sentence2": ["b"], "score": [0.4]})
-    monkeypatch.setattr(corpus, "ask_hub", lambda question: None)
-    monkeypatch.setattr(corpus, "load_dataset", lambda name, split: stsb)
-    pairs, name = general_language_pairs()
-    assert name == "STS-B test"
-    assert pairs.to_dict("list") == {"sentence1": ["a"], "sentence2": ["b"], "grade": [0.4], "kind": ["balanced"]}
-
-    def fail(question):
-        raise ConnectionError("refused")
-
-    monkeypatch.setattr(corpus, "ask_hub", fail)
-    pairs, name = general_language_pairs()
-    assert "control set" in name
-    assert pairs["grade"].value_counts().to_dict() == dict.fromkeys(range(5), 80)
-    assert pairs["template1"].str.split("/").str[0].nunique() >= 15

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.corpus import load_pairs
 from src.grading import RANKS, propose_pairs, write_sheet
+from src.pairs import load_pairs
 from src.sentences import generate_sentences
 
 

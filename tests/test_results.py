@@ -21,25 +21,29 @@ def change(file, change_numbers):
     file.write_text(json.dumps(content))
 
 
-def test_the_committed_page_is_what_the_command_makes():
+def test_the_committed_pages_are_what_the_command_makes():
+    readme = results.README.read_text(encoding="utf-8")
+    assert readme == results.with_table(readme), "run python -m experiments.results"
     assert results.PAGE.read_text(encoding="utf-8") == results.page(), "run python -m experiments.results"
 
 
 def test_a_changed_number_changes_the_page_that_is_written(figures, monkeypatch, tmp_path):
-    change(
-        figures / "final.json", lambda numbers: numbers["test"]["width"].update({"minus base": [0.123, -0.001, 0.4]})
-    )
+    change(figures / "tuned.json", lambda numbers: numbers["base"].update({"width": [0.987, 0.912, 0.999]}))
     monkeypatch.setattr(results, "PAGE", tmp_path / "docs" / "results.md")
+    monkeypatch.setattr(results, "README", tmp_path / "README.md")
+    (tmp_path / "README.md").write_text("before\n<!-- made by experiments.results -->\nold\n<!-- end -->\nafter\n")
     results.main()
     page = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
-    assert "+0.12 [+0.00, +0.40]" in page
+    assert "0.99 [0.91, 1.00]" in page
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| base | 0.99 |" in readme
+    assert readme.startswith("before") and readme.endswith("after\n")
+    assert "old" not in readme
 
 
 @pytest.mark.parametrize(
     ("name", "remove", "key"),
     [
-        ("final", lambda numbers: numbers["test"]["width"].pop("minus base"), "minus base"),
-        ("tuned", lambda numbers: numbers["base"].pop("topic_order"), "topic_order"),
         ("frontier", lambda numbers: numbers.pop("word_overlap"), "word_overlap"),
         ("thresholds", lambda numbers: numbers.pop("judged"), "judged"),
         ("training_benchmark", lambda numbers: numbers.pop("gigabytes"), "gigabytes"),

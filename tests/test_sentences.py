@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from src.corpus import load_pairs
 from src.grammar import GRAMMAR_FOLDER, REGISTERS, SPLITS, load_grammar, load_names
+from src.pairs import load_pairs
 from src.quality import order, word_overlap
 from src.records import ROOT
 from src.sentences import generate_sentences, graded_pairs

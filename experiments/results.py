@@ -200,10 +200,9 @@ def readme_table() -> str:
     for way, count in IN_README:
         rows[f"{way}, {count} pairs"] = {m: curve[m][way][str(count)][0] for m in curve}
     rows |= dict([control])
-    cells = [
-        [name, *(number(row[m]) if m in row else "" for m in README_COLUMNS.values())] for name, row in rows.items()
-    ]
-    lines = [["", *README_COLUMNS], ["---"] * (len(README_COLUMNS) + 1), *cells]
+    lines = [["", *README_COLUMNS], ["---"] * (len(README_COLUMNS) + 1)]
+    for name, row in rows.items():
+        lines.append([name, *(number(row[m]) if m in row else "" for m in README_COLUMNS.values())])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -27,7 +27,7 @@ PART_HELP = "which of how many processes this is, as in 1/2: each has its share 
 class SportData:
     """Sentences and graded pairs to train on, and those of `split`, by which models are judged."""
 
-    def __init__(self, split: str):
+    def __init__(self, split: str, judging: int = JUDGING):
         corpus, pairs = (
             load_sentences(ROOT / "data" / "sport_sentences.csv"),
             load_pairs(ROOT / "data/graded_pairs.csv"),
@@ -36,7 +36,7 @@ class SportData:
         self.training = self.told["sentence"].tolist()
         self.sentences = draw_sentences(corpus, split, LOOKED_AT)
         self.labelled = pairs[pairs["split"] == "train"]
-        few = pairs.sample(frac=1, random_state=0).groupby(["split", "kind", "grade"]).head(JUDGING)
+        few = pairs.sample(frac=1, random_state=0).groupby(["split", "kind", "grade"]).head(judging)
         self.pairs = few[few["split"] == split].reset_index(drop=True)
         self.validation = few[(few["split"] == "validation") & (few["kind"] == "balanced")].reset_index(drop=True)
         self.everyday, _ = general_language_pairs()

@@ -29,6 +29,7 @@ from src.records import ROOT
 from src.settings import TrainingSettings
 from src.training import fine_tune
 
+JUDGED_BY = 100  # graded pairs of each kind and grade
 RESULTS = ROOT / "experiments" / "study.jsonl"
 TEMPERATURES, EPOCHS, SENTENCES = (0.05, 0.4, 0.1, 0.8, 0.2), 3, 1_536
 
@@ -65,7 +66,7 @@ def main() -> None:
     options = parser.parse_args()
     done = [(line["seed"], line["temperature"]) for line in read_lines(RESULTS)]
     missing = runs_to_do(list(product(options.seeds, TEMPERATURES)), options.part, done)
-    data = SportData("validation") if missing else None
+    data = SportData("validation", JUDGED_BY) if missing else None
     for seed, temperature in missing:
         append_line(RESULTS, line := run(data, temperature, seed))
         shown = {measure: round(line["epochs"][-1][measure], 3) for measure in SHOWN}

@@ -16,6 +16,7 @@ import run_notebooks
 from run_notebooks import NOTEBOOKS, STUDY, notebook_defaults, notebook_parameters, split_assignments, tidy
 from src.records import ROOT
 from src.settings import BandSettings, CorpusSettings, LookSettings, RunSettings, TrainingSettings
+from tests.tiny_model import make_tiny_model
 
 RUNS = Path("runs")
 CODE_CELLS = {NOTEBOOKS[0]: (12, 18), NOTEBOOKS[1]: (12, 18), NOTEBOOKS[2]: (12, 24), STUDY: (3, 20)}
@@ -135,6 +136,23 @@ def test_own_sentences_without_sports(tmp_path, tiny_folder, some_sentences, gra
     assert corpus.read_text() == content
     assert "&lt;script&gt;alert(" in pages
     assert "<script>alert(" not in pages
+
+
+def test_emoji_alone_and_a_model_without_dropout(tmp_path, monkeypatch, capsys):
+    """Nothing to take out, no word to count, and nothing that SimCSE could teach: what can be shown is shown."""
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "emoji.txt").write_text("\n".join(chr(128512 + n % 40) * (1 + n // 40) for n in range(120)))
+    common = {
+        "model": str(make_tiny_model(tmp_path / "model", dropout=0.0)), "pooling": "mean", "replicates": 10,
+        "corpus_path": str(tmp_path / "emoji.txt"), "duplicates_from": None, "pairs_path": None, "cache_folder": None,
+        "figures_folder": str(tmp_path / "figures"),
+    }  # fmt: skip
+    execute("baseline_comparison", common | {"comparison_model": None})
+    execute("fine_tune", common | {"batch_size": 16, "saved_model": str(tmp_path / "tuned")})
+    said = capsys.readouterr().out
+    assert "has no dropout, so SimCSE has nothing to teach: left out" in said
+    assert "There are no graded pairs to learn from" in said
+    assert (tmp_path / "tuned" / "model.safetensors").is_file()
 
 
 def test_an_error_in_a_cell_is_shown_and_stops_the_run(tmp_path, monkeypatch, capsys):

@@ -13,7 +13,7 @@ from src.sharing import save_encoder
 @pytest.fixture
 def small(tmp_path, monkeypatch, tiny):
     """The studies themselves, of a tiny model on few sentences."""
-    for name, value in {"TRAINED_ON": 128, "LOOKED_AT": 100, "JUDGING": 60}.items():
+    for name, value in {"TRAINED_ON": 128, "LOOKED_AT": 100}.items():
         monkeypatch.setattr(experiments, name, value)
     model = str(save_encoder(tiny, tmp_path / "model", {}))
     for module in (study, labels, human_grades):

@@ -70,6 +70,13 @@ class Encoder:
                 "were cut there",
                 stacklevel=3,
             )
+        ids = np.concatenate([np.array(row) for row in tokens["input_ids"]])
+        if (unknown := (ids == self.tokenizer.unk_token_id).mean()) > 0.2:
+            warnings.warn(
+                f"{unknown:.0%} of the tokens are unknown to {self.name}, such as emoji or another script: it sees all "
+                "of them as one",
+                stacklevel=3,
+            )
         return [dict(zip(tokens, values)) for values in zip(*tokens.values())]
 
     def count_tokens(self, sentences: Sequence[str]) -> list[int]:

@@ -301,3 +301,8 @@ def test_the_length_is_the_one_that_the_tokenizer_was_saved_with(tiny_folder, tm
     saved.max_seq_length = 24
     saved.save(str(tmp_path / "saved"))
     assert load_encoder(str(tmp_path / "saved")).max_length == 24
+
+
+def test_tokens_that_the_model_does_not_know_are_warned_of(tiny):
+    with pytest.warns(UserWarning, match="40% of the tokens are unknown to tiny"):
+        tiny.encode(["\u8d5b \u573a \u8d62", "the keeper \u8d5b"], progress=False)

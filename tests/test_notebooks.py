@@ -141,7 +141,7 @@ def test_own_sentences_without_sports(tmp_path, tiny_folder, some_sentences, gra
 def test_emoji_alone_and_a_model_without_dropout(tmp_path, monkeypatch, capsys):
     """Nothing to take out, no word to count, and nothing that SimCSE could teach: what can be shown is shown."""
     monkeypatch.chdir(ROOT)
-    (tmp_path / "emoji.txt").write_text("\n".join(chr(128512 + n % 40) * (1 + n // 40) for n in range(120)))
+    (tmp_path / "emoji.txt").write_text("\n".join(chr(128512 + n) + f" {n}" for n in range(60)))
     common = {
         "model": str(make_tiny_model(tmp_path / "model", dropout=0.0)), "pooling": "mean", "replicates": 10,
         "corpus_path": str(tmp_path / "emoji.txt"), "duplicates_from": None, "pairs_path": None, "cache_folder": None,

@@ -301,6 +301,21 @@ def test_supervised_simcse_learns_from_pairs_and_triplets(tiny, some_sentences, 
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
 
 
+@pytest.mark.parametrize(
+    ("positives", "negatives", "message"),
+    [
+        (["same"] * 16, None, "15 training sentences are repeats"),
+        (None, ["same"] * 16, "all hard negatives are the same"),
+        (None, "positives", "a row of training data holds one sentence twice"),
+    ],
+)
+def test_rows_that_teach_nothing_are_refused(tiny, some_sentences, positives, negatives, message):
+    positives = positives or some_sentences[16:32]
+    negatives = positives if negatives == "positives" else negatives or some_sentences[32:48]
+    with pytest.raises(ValueError, match=message):
+        fine_tune(tiny, list(zip(some_sentences, positives, negatives)), replace(FAST, objective="supervised_simcse"))
+
+
 def test_rows_of_other_lengths_are_refused(tiny, some_sentences):
     settings, halves = (
         replace(FAST, objective="supervised_simcse"),

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -140,6 +141,7 @@ def write_figure(lines: list[dict]) -> None:
     corpora, shown = list(dict.fromkeys(line["corpus"] for line in lines)), (ORDER, *DECISIONS, "width")
     figure, axes = plt.subplots(len(corpora), len(shown), figsize=(13, 2.7 * len(corpora)), dpi=100, squeeze=False)
     numbers = {corpus: {} for corpus in corpora}
+    counts = sorted({line["pairs"] for line in lines if line["pairs"]})
     for line in lines:
         numbers[line["corpus"]].setdefault(line["way"], {}).setdefault(line["pairs"], []).append(line)
     for row, corpus in zip(axes, corpora):
@@ -153,8 +155,13 @@ def write_figure(lines: list[dict]) -> None:
                 middle, low, high = np.array(estimates).T
                 axis.fill_between(list(by_count), low, high, color=colour, alpha=0.15, lw=0)
                 axis.plot(list(by_count), middle, color=colour, marker=marker, label=way)
-            axis.set(xscale="log", xlabel="graded pairs")
-            axis.set_title(f"{corpus}: {plots.label_of(measure)}", fontsize="small")
+            axis.set(xscale="log", ylabel=corpus if axis is row[0] else "")
+            axis.set_xticks(counts, counts)
+            axis.minorticks_off()
+            if corpus == corpora[0]:
+                axis.set_title(fill(plots.label_of(measure), 24), fontsize="medium")
+            if corpus == corpora[-1]:
+                axis.set_xlabel("graded pairs")
     figure.tight_layout(rect=(0, 0.04, 1, 1))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=5, frameon=False)
     sizes = {line["corpus"]: line["sizes"] for line in lines}

@@ -208,9 +208,10 @@ def readme_table() -> str:
 
 def with_table(readme: str) -> str:
     """The text of README.md with its table made anew, between two comments."""
-    before, _, rest = readme.partition("<!-- made by experiments.results -->\n")
-    _, _, after = rest.partition("\n<!-- end -->")
-    return f"{before}<!-- made by experiments.results -->\n{readme_table()}\n<!-- end -->{after}"
+    begin, end = "<!-- made by experiments.results -->\n", "<!-- end -->"
+    before, rest = readme.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}{readme_table()}\n{end}{after}"
 
 
 def main() -> None:

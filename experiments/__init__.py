@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from src.corpus import draw_sentences, load_sentences
-from src.pairs import general_language_pairs, load_pairs
+from src.pairs import draw_pairs, general_language_pairs, load_pairs
 from src.quality import order
 from src.records import ROOT, library_versions
 from src.scorecard import score
@@ -28,17 +28,13 @@ class SportData:
     """Sentences and graded pairs to train on, and those of `split`, by which models are judged."""
 
     def __init__(self, split: str, judging: int = JUDGING):
-        corpus, pairs = (
-            load_sentences(ROOT / "data" / "sport_sentences.csv"),
-            load_pairs(ROOT / "data/graded_pairs.csv"),
-        )
+        corpus = load_sentences(ROOT / "data" / "sport_sentences.csv")
+        pairs = load_pairs(ROOT / "data" / "graded_pairs.csv")
         self.told = draw_sentences(corpus, "train", TRAINED_ON)  # with the facts that each sentence tells
         self.training = self.told["sentence"].tolist()
         self.sentences = draw_sentences(corpus, split, LOOKED_AT)
         self.labelled = pairs[pairs["split"] == "train"]
-        few = pairs.sample(frac=1, random_state=0).groupby(["split", "kind", "grade"]).head(judging)
-        self.pairs = few[few["split"] == split].reset_index(drop=True)
-        self.validation = few[(few["split"] == "validation") & (few["kind"] == "balanced")].reset_index(drop=True)
+        _, self.validation, self.pairs = draw_pairs(pairs, 0, judging, judged=split)
         self.everyday, _ = general_language_pairs()
         self.rehearsal = load_sentences(ROOT / "data" / "everyday_sentences.txt")["sentence"].tolist()
 

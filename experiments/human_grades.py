@@ -12,7 +12,7 @@ again. Then figures/human_grades.json and .png are drawn. No sentence is kept.
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from textwrap import fill
 
@@ -78,7 +78,6 @@ class Judged:
         self.chosen_on, self.cosines = (cosines_of_pairs(encode, part) for part in (self.validation, self.test))
         sentences = pd.unique(pd.concat([self.test["sentence1"], self.test["sentence2"]]))
         self.width = pairwise_distribution(encode(list(sentences))).width
-        self.rows = resampled_rows(pd.factorize(self.test["family"])[0])
 
     def order_and_decisions(self, rows: slice | np.ndarray = slice(None)) -> dict[str, float]:
         grades, cosines = self.test["relatedness"].to_numpy()[rows], self.cosines[rows]
@@ -86,10 +85,15 @@ class Judged:
         found = recalls(self.chosen_on, related, cosines[grades >= TOP_QUARTER])
         return {ORDER: float(spearmanr(cosines, grades).statistic)} | found
 
+    @cached_property
+    def replicates(self) -> pd.DataFrame:
+        """Order and decisions of resampled families, alike for every encoder on the corpus."""
+        rows = resampled_rows(pd.factorize(self.test["family"])[0])
+        return pd.DataFrame([self.order_and_decisions(drawn) for drawn in rows])
+
     def minus(self, base: "Judged") -> dict[str, list[float]]:
         """Differences of order and decisions, each with a 95 % interval from resampled families."""
-        drawn = pd.DataFrame([self.order_and_decisions(rows) for rows in self.rows])
-        drawn -= pd.DataFrame([base.order_and_decisions(rows) for rows in base.rows])
+        drawn = self.replicates - base.replicates
         own, of_base = self.order_and_decisions(), base.order_and_decisions()
         return {m: [own[m] - of_base[m], *drawn[m].quantile([0.025, 0.975])] for m in own}
 
@@ -123,12 +127,13 @@ def run_corpus(name: str, pairs: pd.DataFrame, counts: list[int], draws: list[in
         if (way, count, draw) in done or count > len(of_train):
             continue
         if way == "base":
-            encode = base
+            judged = judged_base
         elif way.startswith("base sharpened"):
-            encode = with_transform(base, SpectralScaling(0.25), of_train["sentence1"].unique().tolist()[:1_000])
+            some = of_train["sentence1"].unique().tolist()[:1_000]
+            judged = Judged(with_transform(base, SpectralScaling(0.25), some), pairs)
         else:
-            encode = train(way, of_train.sample(count, random_state=draw) if count else of_train, draw, rehearsal)
-        judged = Judged(encode, pairs)
+            learned = of_train.sample(count, random_state=draw) if count else of_train
+            judged = Judged(train(way, learned, draw, rehearsal), pairs)
         line = {"corpus": name, "way": way, "pairs": count, "draw": draw}
         line |= {"sizes": pairs["split"].value_counts().to_dict(), "model": MODEL}
         line |= {"measures": judged.order_and_decisions() | {"width": judged.width}}

@@ -67,9 +67,10 @@ PICKED = ("proposed pairs", "random pairs")
 
 def run(data: SportData, model: str, way: str, count: int, draw: int) -> dict:
     """The line of one run; `way` "base" trains nothing."""
-    pairs = data.labelled.sample(count, random_state=draw)
     if way in PICKED:
         pairs = picked_pairs(data, model, way, count, draw)
+    else:
+        pairs = data.labelled.sample(count, random_state=draw)
     if way in OTHERS:
         encode = train_there(model, pairs, way, draw)
     else:

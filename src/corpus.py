@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from datasketch import MinHash, MinHashLSH
 
-from src.tables import read_table
+from src.tables import find_column, read_table
 
 FEWEST = 20  # sentences of a corpus
 
@@ -49,9 +49,7 @@ def load_sentences(
 
 def _with_sentence_column(table: pd.DataFrame, path: Path | str, text_column: str) -> pd.DataFrame:
     texts = [name for name in table if pd.api.types.is_string_dtype(table[name])]
-    known = {str(column).casefold(): column for column in table}
-    if text_column not in table and text_column.strip().casefold() in known:
-        text_column = known[text_column.strip().casefold()]
+    text_column = find_column(table, text_column) or text_column
     if text_column == "sentence" not in table and ("text" in texts or len(texts) == 1):
         text_column = "text" if "text" in texts else texts[0]
         if text_column != "text":

@@ -14,7 +14,7 @@ from src.grammar import GRAMMAR_FOLDER
 from src.hub import SECONDS, ask_hub
 from src.quality import ALL_GRADES
 from src.sentences import KINDS, graded_pairs
-from src.tables import read_table
+from src.tables import find_column, read_table
 
 NO_GRADE = ("", "na", "n/a", "nan", "none", "null", "-")  # what people write where they give no grade
 STSB = "sentence-transformers/stsb"
@@ -42,14 +42,15 @@ def load_pairs(path: Path | str, seed: int = 0) -> pd.DataFrame:
 
 
 def draw_pairs(
-    pairs: pd.DataFrame, train: int, judging: int, seed: int = 0
+    pairs: pd.DataFrame, train: int, judging: int, seed: int = 0, judged: str = "test"
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Of a table of `load_pairs`, in random order: at most `train` pairs to learn from; balanced ones to choose
-    thresholds on, and pairs of every kind to judge by, at most `judging` of each kind and grade."""
+    thresholds on, and pairs of every kind of the split `judged` to judge by, at most `judging` of each kind and grade.
+    """
     shuffled = pairs.sample(frac=1, random_state=seed)
     few = shuffled.groupby(["split", "kind", "grade"]).head(judging)
     validation = few[(few["split"] == "validation") & (few["kind"] == "balanced")]
-    drawn = shuffled[shuffled["split"] == "train"][:train], validation, few[few["split"] == "test"]
+    drawn = shuffled[shuffled["split"] == "train"][:train], validation, few[few["split"] == judged]
     return tuple(table.reset_index(drop=True) for table in drawn)
 
 
@@ -80,10 +81,10 @@ def general_language_pairs(seed: int = 0) -> tuple[pd.DataFrame, str]:
 
 def _require_columns(table: pd.DataFrame, path: Path | str, names: Sequence[str]) -> pd.DataFrame:
     """The table with these columns under these names: capitals and blanks around them do not matter."""
-    known = {column.strip().casefold(): column for column in table}
-    if missing := [name for name in names if name not in table and name not in known]:
+    found = {name: find_column(table, name) for name in names}
+    if missing := [name for name in names if found[name] is None]:
         raise ValueError(f"{path} has no column {missing[0]!r}, only {', '.join(table)}: rename one")
-    return table.rename(columns={known[name]: name for name in names if name not in table})
+    return table.rename(columns={own: name for name, own in found.items()})
 
 
 def _with_grades(pairs: pd.DataFrame, path: Path | str) -> pd.DataFrame:

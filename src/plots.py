@@ -34,7 +34,6 @@ LABELS |= {f"adversarial_{kind}_order": f"{kind} order where shared words mislea
 COSINE = "cosine similarity of a pair of sentences"
 SHOWN_BINS = 200  # the 4,000 of a distribution joined, so that each is 0.01 wide in all that is compared
 Grades = Int[np.ndarray, " pairs"] | Float[np.ndarray, " pairs"]
-Shares = Float[np.ndarray, " dim"]
 Estimate = tuple[float, float, float]  # value, low and high
 
 

@@ -16,8 +16,8 @@ Grades = Int[np.ndarray, " pairs"]
 Related = Bool[np.ndarray, " pairs"]
 WORD = r"(?u)\b\w\w+\b|[^\w\s.,;:!?'\"()-]"  # two letters or more, or a symbol: there are sentences of emoji alone
 RELATED_FROM = 2  # the grade from which on two sentences count as related: the same event
-# What is wanted of a threshold, by the share of related pairs that reach it and that of unrelated pairs; and the number
-# of unrelated pairs without which that cannot be known.
+# For each recall: whether a threshold will do, given the shares of related and of unrelated pairs that reach it; and
+# how many unrelated pairs it takes to know.
 WANTED = {
     "recall_at_precision[0.9]": (lambda recalls, rates: recalls >= 0.9 * (recalls + rates), 10),
     "recall_at_fpr[0.05]": (lambda recalls, rates: rates <= 0.05, 20),

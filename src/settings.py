@@ -122,6 +122,7 @@ class LookSettings:
 
 
 SETTINGS = (RunSettings, TrainingSettings, LookSettings, CorpusSettings, BandSettings)
+TYPES = {name: get_args(hint) or (hint,) for kind in SETTINGS for name, hint in get_type_hints(kind).items()}
 CHOICES = {
     "objective": tuple(OBJECTIVES), "precision": ("auto", "fp32", "bf16"),
     "pooling": ("cls", "mean", "max"), "comparison_pooling": ("cls", "mean", "max"),
@@ -137,11 +138,12 @@ EXPECTED = {int: "a whole number", float: "a number", str: "text", bool: "true o
 
 def check_parameters(given: Mapping[str, object]) -> None:
     """Raise `ValueError` naming the first parameter whose value is of the wrong type or out of its range. A notebook
-    gives its `globals()`: names that are no parameters are passed over. 1 is the lowest whole number where no other is
-    in the tables above."""
-    types = {name: hint for kind in SETTINGS for name, hint in get_type_hints(kind).items() if name in given}
-    for name, hint in types.items():
-        value, allowed = given[name], get_args(hint) or (hint,)
+    gives its `globals()`: names that are no parameters are passed over. A whole number must be 1 or more unless
+    `RANGES` says otherwise."""
+    for name, allowed in TYPES.items():
+        if name not in given:
+            continue
+        value = given[name]
         if value is None and type(None) in allowed:
             continue
         kinds = (*allowed, int) if float in allowed else allowed
@@ -166,8 +168,7 @@ def check_parameters(given: Mapping[str, object]) -> None:
 
 def is_text(name: str) -> bool:
     """Whether the parameter is a text, so that what looks like a number or a date in it is one all the same."""
-    hints = {known: hint for kind in SETTINGS for known, hint in get_type_hints(kind).items()}
-    return name in hints and str in (get_args(hints[name]) or (hints[name],))
+    return str in TYPES.get(name, ())
 
 
 def read_yaml(path: Path) -> dict:

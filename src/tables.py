@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from src.hub import SECONDS, ask_hub
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".parquet")
-LONGEST_FIELD = 5  # lines; a longer one is two stray quotes and what lies between
+LONGEST_FIELD = 5  # lines; what is longer is taken for two stray quotes and the text between them
 
 
 def read_table(path: Path | str) -> pd.DataFrame:
@@ -41,6 +41,12 @@ def read_table(path: Path | str) -> pd.DataFrame:
     if not len(table):
         raise ValueError(f"{path} has no rows")
     return table
+
+
+def find_column(table: pd.DataFrame, name: str) -> str | None:
+    """The table's own name of a column, whose capitals and outer blanks do not matter; None if there is none."""
+    known = {str(column).strip().casefold(): column for column in table}
+    return name if name in table else known.get(name.strip().casefold())
 
 
 def _is_table(file: Path) -> bool:

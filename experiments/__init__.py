@@ -1,17 +1,22 @@
 """The studies behind the notebooks. Here is what they share: data, runs divided between processes, files of results."""
 
+import src  # noqa: F401, I001  before torch is loaded: it says how torch's threads wait
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from matplotlib.axes import Axes
 
+from src import plots
 from src.corpus import draw_sentences, load_sentences
 from src.pairs import draw_pairs, general_language_pairs, load_pairs
 from src.quality import order
 from src.records import ROOT, library_versions
 from src.scorecard import score
 from src.similarity import cosines_of_pairs
+from src.training import Collapse
 from src.transforms import Encode
 
 MODEL, MAX_LENGTH = "all-MiniLM-L6-v2", 64
@@ -57,8 +62,20 @@ def runs_to_do(grid: Sequence, part: str = "1/1", done: Sequence = ()) -> list:
 def append_line(file: Path, line: dict) -> None:
     """Add a run to a file of JSON lines, in one write: two processes can share the file and a kill leaves no half
     line."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     with open(file, "ab", buffering=0) as lines:
-        lines.write((json.dumps(line | {"versions": library_versions()}) + "\n").encode())
+        lines.write((json.dumps(line | {"device": device, "versions": library_versions()}) + "\n").encode())
+
+
+def append_run(file: Path, key: dict, run: Callable[[], dict]) -> None:
+    """Add the line of a run to the file, or a line that says that it collapsed."""
+    try:
+        line = run()
+    except Collapse as error:
+        line = {"collapsed": str(error)}
+    append_line(file, key | line)
+    measures = line.get("measures", {})
+    print(*key.values(), line.get("collapsed", {m: round(measures[m], 3) for m in SHOWN if m in measures}), flush=True)
 
 
 def read_lines(file: Path) -> list[dict]:
@@ -69,3 +86,21 @@ def read_lines(file: Path) -> list[dict]:
 def mean_and_range(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean, lowest and highest of the seeds."""
     return float(np.mean(values)), float(min(values)), float(max(values))
+
+
+def label_curves(axis: Axes, ways: Mapping[str, Mapping[int, Sequence[float]]]) -> None:
+    """One measure against the number of graded pairs: for each way of training a mean, with a band from the lowest to
+    the highest draw. What learns from no pairs at all is a level."""
+    counts = sorted({count for by_count in ways.values() for count in by_count if count})
+    place = dict(zip(counts, range(len(counts))))
+    levels, styles = iter([":", "--", "-."]), zip(plots.COLOURS, plots.MARKERS)
+    for way, by_count in ways.items():
+        middle, low, high = np.array(list(by_count.values())).T
+        if list(by_count) == [0]:
+            axis.axhline(middle[0], color="grey", ls=next(levels), label=way)
+            continue
+        colour, marker = next(styles)
+        places = [place[count] for count in by_count]
+        axis.fill_between(places, low, high, color=colour, alpha=0.15, lw=0)
+        axis.plot(places, middle, color=colour, marker=marker, label=way)
+    axis.set_xticks(range(len(counts)), counts)

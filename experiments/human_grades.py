@@ -1,6 +1,6 @@
 """What graded pairs buy where people wrote the sentences and graded the pairs: SICK, and the genres of STS-B.
 
-python -m experiments.human_grades PATH [PATH ...] [--counts 30 100 300 1000] [--draws 0 1 2]
+python -m experiments.human_grades PATH [PATH ...] [--draws 0 1 2]
 
 PATH is a CSV with the columns sentence1, sentence2, score, and genre where there are several; or a dataset of the hub
 with the same columns, such as mteb/sickr-sts. The splits of these files share sentences (three in four of SICK's test
@@ -10,7 +10,7 @@ again. Then figures/human_grades.json and .png are drawn. No sentence is kept.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,11 +24,20 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import spearmanr
 
-from experiments import CACHE, FIGURES, MAX_LENGTH, MODEL, append_line, mean_and_range, read_lines
-from experiments.labels import OWN, train_there
+from experiments import (
+    CACHE,
+    FIGURES,
+    MAX_LENGTH,
+    MODEL,
+    append_run,
+    label_curves,
+    mean_and_range,
+    read_lines,
+    runs_to_do,
+)
+from experiments.labels import OTHERS, OWN, train_there
 from src import plots
 from src.bootstrap import resampled_rows
-from src.corpus import load_sentences
 from src.encoder import load_encoder
 from src.quality import recalls
 from src.records import ROOT
@@ -41,6 +50,15 @@ RESULTS = ROOT / "experiments" / "human_grades.jsonl"
 SHARES = {"train": 0.5, "validation": 0.2, "test": 0.3}  # of the families
 TOP_QUARTER = 0.75  # of the scale: from there on a pair counts as related
 SIMCSE_SENTENCES = 1_536
+SHARPENED = "base sharpened, p = 0.25"
+WAYS = {  # and the numbers of pairs that each is given
+    "base": (0,),
+    SHARPENED: (0,),
+    "SimCSE": (0,),
+    "graded pairs": (30, 100, 300, 1_000),
+    "order alone": (30, 100, 300, 1_000),
+    "CosineSimilarityLoss": (100, 300),
+}
 ORDER = "order"
 DECISIONS = ("recall_at_precision[0.9]", "recall_at_fpr[0.05]", "recall_at_fpr[0.01]")
 
@@ -98,98 +116,88 @@ class Judged:
         return {m: [own[m] - of_base[m], *drawn[m].quantile([0.025, 0.975])] for m in own}
 
 
-def train(way: str, pairs: pd.DataFrame, draw: int, rehearsal: list[str]) -> Encode:
+def train(way: str, pairs: pd.DataFrame, draw: int) -> Encode:
     """The encoder that learns in this way from `pairs` of the train split; SimCSE from their sentences alone."""
-    if way == "CoSENTLoss":
+    if way in OTHERS:
         return train_there(MODEL, pairs, way, draw)
     encoder = load_encoder(MODEL, max_length=MAX_LENGTH)
+    sentences = pd.unique(pd.concat([pairs["sentence1"], pairs["sentence2"]]))
+    sentences = np.random.default_rng(draw).permutation(sentences)[:SIMCSE_SENTENCES].tolist()
     if way == "SimCSE":
-        sentences = pd.unique(pd.concat([pairs["sentence1"], pairs["sentence2"]]))
-        sentences = np.random.default_rng(draw).permutation(sentences)[:SIMCSE_SENTENCES].tolist()
         fine_tune(encoder, sentences, TrainingSettings(objective="simcse", seed=draw))
     else:
-        fine_tune(encoder, [], replace(OWN[way], seed=draw), pairs=pairs, rehearsal=rehearsal)
+        fine_tune(encoder, sentences, replace(OWN[way], seed=draw), pairs=pairs)
     return partial(encoder.encode, progress=False)
 
 
-def run_corpus(name: str, pairs: pd.DataFrame, counts: list[int], draws: list[int]) -> None:
-    """Every run on one corpus that is not in the file yet."""
-    done = [(line["way"], line["pairs"], line["draw"]) for line in read_lines(RESULTS) if line["corpus"] == name]
-    ways = [("base", 0), ("base sharpened, p = 0.25", 0), ("SimCSE", 0)]
-    runs = [(*way, 0) for way in ways]
-    runs += [("graded pairs", count, draw) for draw in draws for count in counts]
-    runs += [("CoSENTLoss", count, draw) for draw in draws for count in counts if count in (100, 300)]
-    rehearsal = load_sentences(ROOT / "data" / "everyday_sentences.txt")["sentence"].tolist()
+def grid(draws: Sequence[int]) -> list[tuple[str, int, int]]:
+    runs = [(way, count) for way, counts in WAYS.items() for count in counts if count]
+    untrained = [(way, 0, 0) for way, counts in WAYS.items() if counts == (0,)]
+    return untrained + [(*run, draw) for draw in draws for run in runs]
+
+
+def run(pairs: pd.DataFrame, judged_base: Judged, way: str, count: int, draw: int) -> dict:
+    """The measures of one run on one corpus."""
     base = partial(load_encoder(MODEL, max_length=MAX_LENGTH, cache=CACHE).encode, progress=False)
     of_train = pairs[pairs["split"] == "train"]
-    judged_base = Judged(base, pairs)
-    for way, count, draw in runs:
-        if (way, count, draw) in done or count > len(of_train):
-            continue
-        if way == "base":
-            judged = judged_base
-        elif way.startswith("base sharpened"):
-            some = of_train["sentence1"].unique().tolist()[:1_000]
-            judged = Judged(with_transform(base, SpectralScaling(0.25), some), pairs)
-        else:
-            learned = of_train.sample(count, random_state=draw) if count else of_train
-            judged = Judged(train(way, learned, draw, rehearsal), pairs)
-        line = {"corpus": name, "way": way, "pairs": count, "draw": draw}
-        line |= {"sizes": pairs["split"].value_counts().to_dict(), "model": MODEL}
-        line |= {"measures": judged.order_and_decisions() | {"width": judged.width}}
-        append_line(RESULTS, line | {"minus base": judged.minus(judged_base)})
-        print(name, way, count, draw, {m: round(value, 3) for m, value in line["measures"].items()}, flush=True)
+    if way == "base":
+        encode = base
+    elif way == SHARPENED:
+        encode = with_transform(base, SpectralScaling(0.25), of_train["sentence1"].unique()[:1_000].tolist())
+    else:
+        encode = train(way, of_train.sample(count, random_state=draw) if count else of_train, draw)
+    judged = Judged(encode, pairs)
+    measures = judged.order_and_decisions() | {"width": judged.width}
+    return {"measures": measures, "minus base": judged.minus(judged_base)}
 
 
 def write_figure(lines: list[dict]) -> None:
     """Order and decisions against the number of pairs, a row a corpus."""
-    corpora, shown = list(dict.fromkeys(line["corpus"] for line in lines)), (ORDER, *DECISIONS, "width")
-    figure, axes = plt.subplots(len(corpora), len(shown), figsize=(13, 2.7 * len(corpora)), dpi=100, squeeze=False)
-    numbers = {corpus: {} for corpus in corpora}
-    counts = sorted({line["pairs"] for line in lines if line["pairs"]})
-    for line in lines:
-        numbers[line["corpus"]].setdefault(line["way"], {}).setdefault(line["pairs"], []).append(line)
-    for row, corpus in zip(axes, corpora):
+    shown = (ORDER, *DECISIONS, "width")
+    finished = [line for line in lines if "measures" in line]
+    by_corpus = pd.DataFrame(finished).groupby("corpus", sort=False)
+    figure, axes = plt.subplots(len(by_corpus), len(shown), figsize=(13, 2.7 * len(by_corpus)), dpi=100, squeeze=False)
+    numbers = {}
+    for row, (corpus, of_corpus) in zip(axes, by_corpus):
+        ways = numbers[corpus] = {way: {} for way in WAYS if way in set(of_corpus["way"])}
+        for (way, count), runs in of_corpus.groupby(["way", "pairs"]):
+            ways[way][count] = {m: mean_and_range([measures[m] for measures in runs["measures"]]) for m in shown}
+            for m in (ORDER, *DECISIONS):
+                ways[way][count][f"{m} minus base"] = np.mean([gains[m] for gains in runs["minus base"]], 0).tolist()
         for axis, measure in zip(row, shown):
-            for way, colour, marker in zip(numbers[corpus], ["grey", *plots.COLOURS], ["", *plots.MARKERS]):
-                by_count = numbers[corpus][way]
-                estimates = [mean_and_range([line["measures"][measure] for line in by_count[n]]) for n in by_count]
-                if list(by_count) == [0]:  # learns from no pairs: a level
-                    axis.axhline(estimates[0][0], color=colour, ls=":", label=way)
-                    continue
-                middle, low, high = np.array(estimates).T
-                axis.fill_between(list(by_count), low, high, color=colour, alpha=0.15, lw=0)
-                axis.plot(list(by_count), middle, color=colour, marker=marker, label=way)
-            axis.set(xscale="log", ylabel=corpus if axis is row[0] else "")
-            axis.set_xticks(counts, counts)
-            axis.minorticks_off()
-            if corpus == corpora[0]:
+            label_curves(axis, {way: {n: v[measure] for n, v in by_count.items()} for way, by_count in ways.items()})
+            if row is axes[0]:
                 axis.set_title(fill(plots.label_of(measure), 24), fontsize="medium")
-            if corpus == corpora[-1]:
+            if row is axes[-1]:
                 axis.set_xlabel("graded pairs")
+        row[0].set_ylabel(corpus)
     figure.tight_layout(rect=(0, 0.04, 1, 1))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=5, frameon=False)
     sizes = {line["corpus"]: line["sizes"] for line in lines}
     settings = {"model": MODEL, "pairs by split": sizes, "related from, share of the scale": TOP_QUARTER}
-    for ways in numbers.values():
-        for by_count in ways.values():
-            for count, of_draws in by_count.items():
-                by_count[count] = {m: mean_and_range([line["measures"][m] for line in of_draws]) for m in shown} | {
-                    f"{m} minus base": np.mean([line["minus base"][m] for line in of_draws], 0).tolist()
-                    for m in (ORDER, *DECISIONS)
-                }
+    settings["collapsed"] = [
+        f"{line['corpus']}, {line['way']}, {line['pairs']}" for line in lines if "collapsed" in line
+    ]
+    settings |= {"draws": len({line["draw"] for line in lines}), "device": sorted({line["device"] for line in lines})}
     plots.save_figure(figure, FIGURES, "human_grades", settings, numbers)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("paths", nargs="*")
-    parser.add_argument("--counts", type=int, nargs="+", default=[30, 100, 300, 1_000])
-    parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--draws", type=int, nargs="*", default=[0, 1, 2])
     options = parser.parse_args()
     for path in options.paths:
         for name, pairs in read_corpora(path):
-            run_corpus(name, pairs, options.counts, options.draws)
+            lines = [line for line in read_lines(RESULTS) if line["corpus"] == name]
+            done = [(line["way"], line["pairs"], line["draw"]) for line in lines]
+            enough = [job for job in grid(options.draws) if job[1] <= (pairs["split"] == "train").sum()]
+            base = load_encoder(MODEL, max_length=MAX_LENGTH, cache=CACHE)
+            judged_base = Judged(partial(base.encode, progress=False), pairs)
+            for job in runs_to_do(enough, done=done):
+                key = {"corpus": name, "way": job[0], "pairs": job[1], "draw": job[2], "model": MODEL}
+                key |= {"sizes": pairs["split"].value_counts().to_dict()}
+                append_run(RESULTS, key, partial(run, pairs, judged_base, *job))
     write_figure(read_lines(RESULTS))
 
 

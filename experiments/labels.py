@@ -1,15 +1,15 @@
 """What graded pairs buy: recall, order, range and everyday language against their number, on the test split.
 
-python -m experiments.labels [--model NAME] [--counts 0 30 100 300 1000 3000] [--draws 0 1 2 3 4] [--part 1/2]
+python -m experiments.labels [--model NAME] [--draws 0 1 2 3 4] [--part 1/2]
 
-Each run draws its pairs anew from the train split, and trains in one of four ways: from the pairs alone, with topic and
-facts besides, or as one would with sentence-transformers, by its CoSENTLoss or its CosineSimilarityLoss in as many
-steps of as many pairs. Two more ways learn from pairs of the corpus' own sentences, graded by the facts they tell:
-proposed by `src.grading`, as a user would grade them, or drawn at random.
+Each run draws its pairs anew from the train split and trains in one of `WAYS`: by their grades; by the order of the
+grades alone, at two temperatures; from topic and facts, without pairs; or with sentence-transformers, by its CoSENTLoss
+or its CosineSimilarityLoss in as many steps of as many pairs. Two more ways learn the order of pairs of the corpus' own
+sentences, graded by the facts they tell: proposed by `src.grading`, as a user would grade them, or drawn at random.
 
-A JSON line a run in experiments/labels.jsonl; what is in the file is not done again, and
-`--part` shares the runs between processes. A run takes three to five minutes of two cores. Then
-figures/label_curve.json and .png are drawn.
+A JSON line a run in experiments/labels.jsonl; what is in the file is not done again, and `--part` shares the runs
+between processes. A run takes two minutes of two cores. Then figures/label_curve.json and .png are drawn; `--draws`
+without a number only draws.
 """
 
 import argparse
@@ -40,7 +40,8 @@ from experiments import (
     SHOWN,
     TRAINED_ON,
     SportData,
-    append_line,
+    append_run,
+    label_curves,
     mean_and_range,
     read_lines,
     runs_to_do,
@@ -56,17 +57,28 @@ from src.training import fine_tune
 from src.transforms import Encode
 
 RESULTS = ROOT / "experiments" / "labels.jsonl"
-COUNTS, DRAWS = (0, 30, 100, 300, 1_000, 3_000), (0, 1, 2, 3, 4)
-OTHERS = {"CoSENTLoss": CoSENTLoss, "CosineSimilarityLoss": CosineSimilarityLoss}
 OWN = {
     "graded pairs": TrainingSettings(objective="graded_pairs"),
+    "order alone": TrainingSettings(objective="graded_pairs", regression_weight=0.0),
+    "order alone, temperature 0.1": TrainingSettings(objective="graded_pairs", regression_weight=0.0, temperature=0.1),
     "topic and facts": TrainingSettings(objective="topic_and_facts"),
 }
+OTHERS = {"CoSENTLoss": CoSENTLoss, "CosineSimilarityLoss": CosineSimilarityLoss}
 PICKED = ("proposed pairs", "random pairs")
+WAYS = {  # and the numbers of pairs that each is given
+    "graded pairs": (30, 100, 300, 1_000, 3_000),
+    "order alone": (30, 100, 300, 1_000, 3_000),
+    "order alone, temperature 0.1": (30, 100, 300, 1_000, 3_000),
+    "topic and facts": (0,),
+    "CoSENTLoss": (300,),
+    "CosineSimilarityLoss": (100, 300, 1_000),
+    "proposed pairs": (30, 100, 300, 1_000),
+    "random pairs": (100, 300),
+}
 
 
 def run(data: SportData, model: str, way: str, count: int, draw: int) -> dict:
-    """The line of one run; `way` "base" trains nothing."""
+    """The measures of one run; `way` "base" trains nothing."""
     if way in PICKED:
         pairs = picked_pairs(data, model, way, count, draw)
     else:
@@ -77,10 +89,10 @@ def run(data: SportData, model: str, way: str, count: int, draw: int) -> dict:
         # only what was encoded before is taken from the cache: checkpoints of all runs would take many GB
         encoder = load_encoder(model, max_length=MAX_LENGTH, cache=CACHE if way == "base" else None)
         if way != "base":
-            settings, pairs = replace(OWN.get(way, OWN["graded pairs"]), seed=draw), pairs if count else None
+            settings, pairs = replace(OWN.get(way, OWN["order alone"]), seed=draw), pairs if count else None
             fine_tune(encoder, data.training, settings, pairs=pairs, rehearsal=data.rehearsal)
         encode = partial(encoder.encode, progress=False)
-    return {"model": model, "way": way, "pairs": count, "draw": draw, "measures": data.measure(encode)}
+    return {"measures": data.measure(encode)}
 
 
 def picked_pairs(data: SportData, model: str, way: str, count: int, draw: int) -> pd.DataFrame:
@@ -124,64 +136,47 @@ def train_there(model: str, pairs: pd.DataFrame, loss: str, seed: int) -> Encode
     return lambda texts: tuned.encode(texts, normalize_embeddings=True, show_progress_bar=False)
 
 
-def grid(model: str, counts: Sequence[int], draws: Sequence[int]) -> list[tuple]:
-    ways = [(way, count) for way, count in product([*OWN, *OTHERS], counts) if count or way.startswith("topic")]
-    ways += [(way, count) for way, count in product(PICKED, counts) if 0 < count <= TRAINED_ON // 2]
-    return [(model, "base", 0, 0), *((model, *run, draw) for draw, run in product(draws, ways))]
+def grid(model: str, draws: Sequence[int]) -> list[tuple]:
+    runs = [(way, count) for way, counts in WAYS.items() for count in counts]
+    return [(model, "base", 0, 0), *((model, *run, draw) for draw, run in product(draws, runs))]
 
 
 def write_figure(model: str, lines: list[dict]) -> None:
     """Each measure against the number of pairs: means of the draws, and from the lowest to the highest."""
-    lines = [line for line in lines if line["model"] == model]
-    (base,) = (line["measures"] for line in lines if line["way"] == "base")
-    numbers = {measure: {"base": base[measure]} for measure in SHOWN}
+    table = pd.DataFrame(line for line in lines if line["model"] == model and "measures" in line)
+    numbers = {measure: {} for measure in SHOWN}
     figure, axes = plt.subplots(3, 4, figsize=(12, 8.5), dpi=100, layout="constrained")
-    table = pd.DataFrame(lines)
-    counts = sorted(table.loc[table["way"] != "base", "pairs"].unique())
     for axis, measure in zip(axes.flat, SHOWN):
-        axis.axhline(base[measure], color="grey", ls=":", label="base")
-        for way, colour, marker in zip([*OWN, *OTHERS, *PICKED], plots.COLOURS, plots.MARKERS):
-            of_way = table[table["way"] == way].groupby("pairs")["measures"]
-            estimates = {n: mean_and_range([m[measure] for m in of_draws]) for n, of_draws in of_way}
-            numbers[measure][way] = estimates
-            if estimates:
-                middle, low, high = np.array(list(estimates.values())).T
-                places = [max(count, 10) for count in estimates]  # 0 at the left of the logarithmic axis
-                axis.fill_between(places, low, high, color=colour, alpha=0.15, lw=0)
-                axis.plot(places, middle, color=colour, marker=marker, label=way)
-        axis.set(xscale="log", xlabel="graded pairs")
-        axis.set_xticks([max(count, 10) for count in counts], [count or "none" for count in counts])
-        axis.minorticks_off()
+        for way, of_way in table.groupby("way", sort=False):
+            by_count = of_way.groupby("pairs")["measures"]
+            numbers[measure][way] = {n: mean_and_range([m[measure] for m in runs]) for n, runs in by_count}
+        numbers[measure] = {way: numbers[measure][way] for way in ("base", *WAYS) if way in numbers[measure]}
+        label_curves(axis, numbers[measure])
         axis.set_title(plots.label_of(measure), fontsize="small")
+        axis.set_xlabel("graded pairs")
     for unused in axes.flat[len(SHOWN) :]:
         unused.remove()
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
-    draws = table.loc[table["way"] != "base", "draw"].nunique()
-    figure.suptitle(f"{model}, test split: what graded pairs buy; draws of pairs: {draws}", fontsize="medium")
-    settings = {
-        "model": model,
-        "draws": draws,
-        "train_sentences": TRAINED_ON,
-        "judging pairs": JUDGING,
-        "seed": "the draw",
-    }
+    draws = {way: runs["pairs"].value_counts().to_dict() for way, runs in table.groupby("way")}
+    most = table["draw"].nunique()
+    figure.suptitle(f"{model}, test split: what graded pairs buy, {most} draws of pairs or fewer", fontsize="medium")
+    settings = {"model": model, "draws": draws, "device": sorted(set(table["device"])), "seed": "the draw"}
+    settings |= {"train_sentences": TRAINED_ON, "judging pairs": JUDGING}
     plots.save_figure(figure, FIGURES, "label_curve" if model == MODEL else f"label_curve_{model}", settings, numbers)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=MODEL)
-    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
-    parser.add_argument("--draws", type=int, nargs="+", default=DRAWS)
+    parser.add_argument("--draws", type=int, nargs="*", default=[0, 1, 2, 3, 4])
     parser.add_argument("--part", default="1/1", help=PART_HELP)
     options = parser.parse_args()
     keys = ("model", "way", "pairs", "draw")
     done = [tuple(line[key] for key in keys) for line in read_lines(RESULTS)]
-    missing = runs_to_do(grid(options.model, options.counts, options.draws), options.part, done)
+    missing = runs_to_do(grid(options.model, options.draws), options.part, done)
     data = SportData("test") if missing else None
     for wanted in missing:
-        append_line(RESULTS, line := run(data, *wanted))
-        print(*wanted, {m: round(line["measures"][m], 3) for m in SHOWN}, flush=True)
+        append_run(RESULTS, dict(zip(keys, wanted)), partial(run, data, *wanted))
     if options.part.endswith("/1"):
         write_figure(options.model, read_lines(RESULTS))
 

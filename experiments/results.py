@@ -37,7 +37,10 @@ README_COLUMNS = {
     "names mislead": "name_trap_auc", "found, P .9": "recall_at_precision[0.9]", "found, F .01": "recall_at_fpr[0.01]",
     "everyday": "everyday language",
 }  # fmt: skip
-IN_README = (("graded pairs", 100), ("topic and facts", 300), ("CoSENTLoss", 300))
+IN_README = (  # of the label curve
+    ("graded pairs", 30), ("graded pairs", 100), ("graded pairs", 300), ("graded pairs", 1_000),
+    ("CoSENTLoss", 300), ("CosineSimilarityLoss", 300),
+)  # fmt: skip
 
 
 class Table(NamedTuple):
@@ -79,17 +82,18 @@ def frontier(settings: dict, numbers: dict) -> list[Table]:
 
 def labels(settings: dict, numbers: dict) -> list[Table]:
     """The means of the draws, by way and number of pairs."""
-    ways = dict.fromkeys(way for values in numbers.values() for way in values if way != "base")
-    rows = [["base", "", *(number(values["base"]) for values in numbers.values())]]
-    rows += [
-        [way, count, *(number(values[way][count][0]) for values in numbers.values())]
+    ways, draws = next(iter(numbers.values())), settings["draws"]
+    rows = [
+        [way, int(count) or "", draws[way][count], *(number(values[way][count][0]) for values in numbers.values())]
         for way in ways
-        for count in next(iter(numbers.values()))[way]
+        for count in ways[way]
     ]
     explanation = (
-        f"What graded pairs buy, by their number: {settings['model']}, test split, draws of pairs: {settings['draws']}"
+        f"What graded pairs buy, by their number: {settings['model']}, test split, means of the draws of pairs. "
+        "*Order alone* is CoSENT's loss, without the regression"
     )
-    return [Table("By the number of graded pairs", explanation, ["", "pairs", *map(label_of, numbers)], rows)]
+    heading = f"By the number of graded pairs, {settings['model']}"
+    return [Table(heading, explanation, ["", "pairs", "draws", *map(label_of, numbers)], rows)]
 
 
 def human_grades(settings: dict, numbers: dict) -> list[Table]:
@@ -173,7 +177,8 @@ def markdown(table: Table, source: str) -> str:
 
 
 SECTIONS = {
-    "tuned": tuned, "label_curve": labels, "human_grades": human_grades, "study": study, "thresholds": thresholds,
+    "tuned": tuned, "label_curve": labels, "label_curve_all-mpnet-base-v2": labels, "human_grades": human_grades,
+    "study": study, "thresholds": thresholds,
     "frontier": frontier,
     "training_benchmark": speed, "training_benchmark_gpu": speed,
 }  # fmt: skip
@@ -193,12 +198,14 @@ def page() -> str:
 
 
 def readme_table() -> str:
-    """The table of README.md: notebook 3's models, and those of the label curve that it has not."""
+    """The table of README.md: notebook 3's models without labels, and the label curve's means of the draws."""
     tuned, curve = (read_json(FIGURES / f"{name}.json")["numbers"] for name in ("tuned", "label_curve"))
     rows = {name: {m: values[0] for m, values in measures.items()} for name, measures in tuned.items()}
+    rows = {name: row for name, row in rows.items() if not name.endswith("graded pairs")}
     control = rows.popitem()
     for way, count in IN_README:
-        rows[f"{way}, {count} pairs"] = {m: curve[m][way][str(count)][0] for m in curve}
+        name = f"{count:,} {way}" if way == "graded pairs" else f"{way}, {count:,} pairs"
+        rows[name] = {m: curve[m][way][str(count)][0] for m in curve}
     rows |= dict([control])
     lines = [["", *README_COLUMNS], ["---"] * (len(README_COLUMNS) + 1)]
     for name, row in rows.items():

@@ -39,7 +39,7 @@ def run_folder(
     given = None if targets is None else hashlib.sha256(targets.tobytes()).hexdigest()
     key = cache_key(
         "training", used, encoder.model.device.type, PartialState().num_processes, encoder.pooling,
-        encoder.weights_checksum(), texts, wanted, [term.weight for term in terms], given,
+        encoder.weights_checksum(), texts, wanted, given,
     )  # fmt: skip
     folder = output_folder(encoder.cache / f"{encoder.name}-{settings.objective}-{key}")
     lock = FileLock(folder / ".lock", timeout=0)

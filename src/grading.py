@@ -14,7 +14,7 @@ from src.entities import find_entities, remove_entities
 from src.records import write_atomically
 from src.similarity import Embeddings, check_unit_rows
 
-RANKS = (1, 2, 4, 8, 16, 32, 64, 128)  # a pair is a sentence and its neighbour of about that rank, or any other one
+RANKS = tuple(2**k for k in range(12))  # a pair is a sentence and its neighbour of about that rank, or any other one
 LOOKED_AT = 4_000  # sentences, of a larger corpus
 GUIDE = """How to grade
 
@@ -80,10 +80,11 @@ def write_sheet(pairs: pd.DataFrame, path: Path | str) -> None:
 def _neighbours(embeddings: Embeddings, rng: np.random.Generator) -> Int[np.ndarray, "n ranks"]:
     """For each row, its neighbour of each of `RANKS`, give or take a third, and a random other row."""
     n = len(embeddings)
-    search = NearestNeighbors(n_neighbors=min(max(RANKS) * 4 // 3 + 1, n - 1)).fit(embeddings)
+    ranks = [rank for rank in RANKS if rank == 1 or rank < n / 2]
+    search = NearestNeighbors(n_neighbors=min(max(ranks) * 4 // 3 + 1, n - 1)).fit(embeddings)
     nearest = search.kneighbors(return_distance=False)
     columns = []
-    for rank in RANKS:
+    for rank in ranks:
         about = (rank * rng.uniform(2 / 3, 4 / 3, n)).round().astype(int).clip(1, nearest.shape[1])
         columns.append(nearest[np.arange(n), about - 1])
     return np.stack([*columns, (np.arange(n) + rng.integers(1, n, n)) % n], axis=1)

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+WANTED = (-0.1, 0.9)  # cosines of pairs that have nothing to do with each other, and of pairs that say the same
+
 
 def info_nce(
     anchors: Float[Tensor, "batch dim"],
@@ -40,12 +42,24 @@ def rehearsal_loss(embeddings: Float[Tensor, "batch dim"], before: Float[Tensor,
     return _differences(embeddings, before, 1.0).square().mean()
 
 
-def graded_loss(
-    first: Float[Tensor, "batch dim"], second: Float[Tensor, "batch dim"], wanted: Float[Tensor, " batch"]
+def ranking_loss(
+    cosines: Float[Tensor, " batch"], grades: Float[Tensor, " batch"], temperature: float
 ) -> Float[Tensor, ""]:
-    """Mean squared difference between the cosine of row i of `first` and `second`, and the one wanted for it
-    (sentence-BERT's regression objective: Reimers & Gurevych 2019, section 3)."""
-    return F.mse_loss(F.cosine_similarity(first, second, dim=-1), wanted)
+    """log(1 + Σ exp((c_i - c_j) / temperature)) over all i, j where pair i has a lower grade than pair j.
+
+    This is CoSENT (Su 2022, kexue.fm/archives/8847), as in sentence-transformers, which says scale for 1 / temperature.
+    Only the order of the pairs counts: a constant added to all cosines changes nothing.
+    """
+    differences = (cosines[:, None] - cosines) / temperature
+    misplaced = differences[grades[:, None] < grades]  # where positive
+    return torch.cat([misplaced.new_zeros(1), misplaced]).logsumexp(0)
+
+
+def regression_loss(cosines: Float[Tensor, " batch"], relatedness: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+    """Mean squared difference between the cosines and those wanted for a relatedness from 0 to 1 (the objective of
+    Reimers & Gurevych 2019, section 3, with a target below 0, since a base model's cosines are to be spread out)."""
+    low, high = WANTED
+    return F.mse_loss(cosines, low + (high - low) * relatedness)
 
 
 def _differences(embeddings: Tensor, targets: Tensor, stretch: float) -> Float[Tensor, "batch others"]:

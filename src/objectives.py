@@ -7,17 +7,17 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from accelerate.utils import broadcast_object_list
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from src.corpus import check_sentences
 from src.encoder import Encoder, Tokens
-from src.losses import graded_loss, info_nce, rehearsal_loss, relation_loss
+from src.losses import info_nce, ranking_loss, regression_loss, rehearsal_loss, relation_loss
 from src.settings import TrainingSettings
 from src.targets import topic_and_facts
 
-COSINES = (-0.1, 0.9)  # wanted for the lowest and the highest grade
 FEWEST_PAIRS = 10
 PAIRS, REHEARSED = 64, 32  # graded pairs and everyday sentences in a step
 
@@ -30,7 +30,6 @@ class Term:
     loss: Callable[[Float[Tensor, "batch views dim"], Tensor | None], Float[Tensor, ""]]
     batch_size: int
     targets: np.ndarray | None = None  # what `loss` learns: one row for each row of texts
-    weight: float = 1.0
 
     @property
     def steps(self) -> int:
@@ -59,15 +58,12 @@ def make_terms(
 ) -> list[Term]:
     """The terms of `settings.objective`; the first one is what epochs are counted by. Raises `ValueError` for data that
     the objective cannot use."""
-    terms = []
     if settings.objective == "graded_pairs":
         if pairs is None:
             raise ValueError("graded_pairs learns from pairs: give some")
-    else:
-        terms.append(_sentence_term(encoder, sentences, settings, targets))
-    if pairs is not None:
-        terms.append(_pair_term(encoder, pairs, settings))
-    if rehearsal is not None and settings.objective in ("topic_and_facts", "graded_pairs"):
+        return [_pair_term(encoder, pairs, settings)]
+    terms = [_sentence_term(encoder, sentences, settings, targets)]
+    if rehearsal is not None and settings.objective == "topic_and_facts":
         terms.append(_rehearsal_term(encoder, rehearsal))
     return terms
 
@@ -100,11 +96,13 @@ def _pair_term(encoder: Encoder, pairs: pd.DataFrame, settings: TrainingSettings
             f"{len(pairs)} pairs of {grades} grades: {FEWEST_PAIRS} pairs or more, not all alike, are needed"
         )
     views = [encoder.tokenize(pairs[column].tolist()) for column in ("sentence1", "sentence2")]
-    low, high = COSINES
-    wanted = (low + (high - low) * pairs["relatedness"].to_numpy()).astype(np.float32)
-    return Term(
-        views, lambda e, wanted: graded_loss(*e.unbind(1), wanted), min(PAIRS, len(pairs)), wanted, settings.pair_weight
-    )
+
+    def loss(embeddings: Tensor, relatedness: Tensor) -> Tensor:
+        cosines = F.cosine_similarity(*embeddings.unbind(1), dim=-1)
+        ranking = ranking_loss(cosines, relatedness, settings.temperature)
+        return ranking + settings.regression_weight * regression_loss(cosines, relatedness)
+
+    return Term(views, loss, min(PAIRS, len(pairs)), pairs["relatedness"].to_numpy(np.float32))
 
 
 def _rehearsal_term(encoder: Encoder, rehearsal: Sequence[str]) -> Term:

@@ -1,7 +1,7 @@
 """What a run depends on: the defaults of notebook 3 and of `python -m src.training`, checked where they enter."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -12,7 +12,7 @@ OBJECTIVES = {  # what each uses beside the settings of every run
     "simcse": ("temperature", "batch_size"),
     "supervised_simcse": ("temperature", "batch_size"),
     "topic_and_facts": ("facts", "stretch", "batch_size"),
-    "graded_pairs": ("pair_steps",),
+    "graded_pairs": ("temperature", "regression_weight", "pair_steps"),
 }
 COMMON = ("objective", "epochs", "learning_rate", "gradient_caching", "precision", "seed")
 
@@ -33,7 +33,7 @@ class RunSettings:
     pairs_path: str | None = "data/graded_pairs.csv"  # pairs of known relatedness; None when there are none
     graded_train_pairs: int = 300  # of its train split, to learn from; 0: none
     triplets_path: str | None = None  # for supervised_simcse: a table of anchor, positive and maybe negative
-    rehearsal_path: str | None = "data/everyday_sentences.txt"  # sentences whose cosines are to stay; None: none
+    rehearsal_path: str | None = "data/everyday_sentences.txt"  # topic_and_facts keeps their cosines; None: none
     saved_model: str = "models/tuned"
 
 
@@ -43,10 +43,10 @@ class TrainingSettings:
 
     objective: str = "graded_pairs"  # one of OBJECTIVES
     epochs: int = 1  # Gao et al. 2021 train for one
-    temperature: float = 0.05  # of both SimCSE objectives; theirs
+    temperature: float = 0.05  # of SimCSE, theirs; and of graded pairs, where CoSENT divides by it, too
     facts: float = 0.86  # of topic_and_facts: the share of facts in the targets; the topic has the rest
     stretch: float = 1.5  # of topic_and_facts: by how much the targets' cosines are multiplied
-    pair_weight: float = 3.0  # of graded pairs beside the other terms
+    regression_weight: float = 10.0  # of graded_pairs: gives each grade a cosine of its own; 0: order alone counts
     pair_steps: int = 60  # of graded_pairs: the steps that make an epoch, each with 64 of the pairs
     learning_rate: float | None = None  # None: 1e-4 for topic_and_facts; 3e-5, theirs for BERT-base, for the others
     batch_size: int = 64  # sentences, over all processes; each has batch_size - 1 negatives
@@ -68,7 +68,14 @@ class TrainingSettings:
     def name(self) -> str:
         """What progress bars and pictures call it."""
         words = self.objective.replace("_", " ").replace("simcse", "SimCSE")
-        return f"{words}, temperature {self.temperature}" if "simcse" in self.objective else words
+        return words if self.objective == "topic_and_facts" else f"{words}, temperature {self.temperature}"
+
+    def without_pairs(self) -> "TrainingSettings":
+        """What is learnt where there are no graded pairs: topic and facts instead of them, and a line says so."""
+        if self.objective != "graded_pairs":
+            return self
+        print("There are no graded pairs to learn from: topic and facts are learnt from the sentences.", flush=True)
+        return replace(self, objective="topic_and_facts")
 
     def used(self) -> dict:
         """The settings that the objective uses."""
@@ -127,11 +134,11 @@ CHOICES = {
     "objective": tuple(OBJECTIVES), "precision": ("auto", "fp32", "bf16"),
     "pooling": ("cls", "mean", "max"), "comparison_pooling": ("cls", "mean", "max"),
 }  # fmt: skip
-ABOVE_0 = ("temperature", "other_temperature", "stretch", "pair_weight", "learning_rate")
+ABOVE_0 = ("temperature", "other_temperature", "stretch", "learning_rate")
 RANGES = {  # from, to
     "facts": (0, 1), "wanted_precision": (0, 1), "false_positive_rate": (0, 1), "duplicates_from": (0.8, 1),
     "related_from": (1, 4), "batch_size": (2, None), "max_length": (3, None), "seed": (0, 2**32 - 1),
-    "graded_train_pairs": (0, None), "replicates": (2, None),
+    "graded_train_pairs": (0, None), "regression_weight": (0, None), "replicates": (2, None),
 }  # fmt: skip
 EXPECTED = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 

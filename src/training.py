@@ -7,7 +7,7 @@ torchrun --nproc-per-node N -m src.training PROFILE.yaml on N processes, which s
 import argparse
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -55,12 +55,12 @@ def fine_tune(
       negative), each encoded once.
     - `topic_and_facts`: each sentence is encoded once, and the batch's cosines learn those of its `targets`, which
       `src.targets` makes of the sentences and the encoder as it comes unless they are given.
-    - `graded_pairs`: the cosines of `pairs` (a table of `load_pairs`) learn their grades. An epoch is
-      `settings.pair_steps` steps, and `sentences` are not used. All other objectives learn from `pairs`, too, if given.
+    - `graded_pairs`: the cosines of `pairs` (a table of `load_pairs`) learn the order of their grades. An epoch is
+      `settings.pair_steps` steps, and `sentences` are not used.
 
-    The last two keep the cosines among `rehearsal` sentences as they were. `after_epoch(1)`, … is called with the model
-    in eval mode. With `encoder.cache`, a run that was killed goes on from where it was last saved, and what was trained
-    is not trained again; `after_epoch` is called for all epochs all the same.
+    `topic_and_facts` also keeps the cosines among `rehearsal` sentences as they were. `after_epoch(1)`, … is called
+    with the model in eval mode. With `encoder.cache`, a run that was killed goes on from where it was last saved, and
+    what was trained is not trained again; `after_epoch` is called for all epochs all the same.
 
     Raises `ValueError` for data that the objective cannot use, such as sentences that repeat or are fewer than a batch,
     for a model without dropout where its two views would be equal, or for a damaged checkpoint; `RuntimeError` when
@@ -126,7 +126,7 @@ def _training_step(encoder, terms: Sequence[Term], step: int, settings, optimize
 
 
 def batch_loss(encoder: Encoder, terms: Sequence[Term], step: int, settings: TrainingSettings) -> Float[Tensor, ""]:
-    """The weighted sum of the terms, whose texts are embedded together."""
+    """The sum of the terms, whose texts are embedded together."""
     rows = [term.rows(step, [settings.seed, number]) for number, term in enumerate(terms)]
     texts = [[view[row] for row in chosen for view in term.views] for term, chosen in zip(terms, rows)]
     with torch.autocast(encoder.model.device.type, torch.bfloat16, enabled=settings.bf16):
@@ -135,7 +135,7 @@ def batch_loss(encoder: Encoder, terms: Sequence[Term], step: int, settings: Tra
     # in fp32: under bf16 a cosine has two digits, too few to be divided by 0.05
     for term, chosen, own in zip(terms, rows, embeddings.float().split([len(of_term) for of_term in texts])):
         targets = None if term.targets is None else torch.from_numpy(term.targets[chosen]).to(own.device)
-        loss = loss + term.weight * term.loss(own.view(len(chosen), len(term.views), -1), targets)
+        loss = loss + term.loss(own.view(len(chosen), len(term.views), -1), targets)
     return loss
 
 
@@ -244,18 +244,16 @@ def train_and_save(run: RunSettings, settings: TrainingSettings) -> None:
     else:
         corpus = split_sentences(load_sentences(run.corpus_path, run.text_column, run.duplicates_from), settings.seed)
         rows = draw_sentences(corpus, "train", run.train_sentences, settings.seed)["sentence"].tolist()
-    pairs, rehearsal = None, None
-    if settings.objective in ("topic_and_facts", "graded_pairs"):
-        if run.pairs_path and run.graded_train_pairs:
-            pairs, *_ = draw_pairs(load_pairs(run.pairs_path, settings.seed), run.graded_train_pairs, 0, settings.seed)
-        elif settings.objective == "graded_pairs":
-            settings = replace(settings, objective="topic_and_facts")
-            print("There are no graded pairs to learn from: topic and facts are learnt from the sentences.", flush=True)
-        if run.rehearsal_path:
-            rehearsal = load_sentences(run.rehearsal_path)["sentence"].tolist()
+    pairs = rehearsal = None
+    if settings.objective == "graded_pairs" and run.pairs_path and run.graded_train_pairs:
+        pairs, *_ = draw_pairs(load_pairs(run.pairs_path, settings.seed), run.graded_train_pairs, 0, settings.seed)
+    else:
+        settings = settings.without_pairs()
+    if run.rehearsal_path:
+        rehearsal = load_sentences(run.rehearsal_path)["sentence"].tolist()
     if process.is_main_process:
-        learned = f"{len(rows):,} rows, {0 if pairs is None else len(pairs)} graded pairs"
-        print(f"{settings}, {learned}, {process.num_processes} processes", flush=True)
+        rows_or_pairs = f"{len(pairs)} graded pairs" if settings.objective == "graded_pairs" else f"{len(rows):,} rows"
+        print(f"{settings}, {rows_or_pairs}, {process.num_processes} processes", flush=True)
     fine_tune(encoder, rows, settings, pairs=pairs, rehearsal=rehearsal)
     if process.is_main_process:
         record = asdict(settings) | {"corpus": run.corpus_path, "sentences": len(rows)}

@@ -223,11 +223,10 @@ def test_a_run_that_differs_in_anything_is_another_run(tmp_path, tiny_folder, so
         length=None,
         targets=None,
         grades=None,
-        weight=1.0,
     ):
         encoder = load_encoder(str(model), pooling, length, cache=tmp_path / "cache")
         views = [[{"input_ids": row["input_ids"][:length]} for row in encoder.tokenize(sentences)]]
-        terms = [Term(views, lambda embeddings, _: embeddings.sum(), 8, grades, weight)]
+        terms = [Term(views, lambda embeddings, _: embeddings.sum(), 8, grades)]
         with run_folder(encoder, settings, terms, targets) as folder:
             return folder.name
 
@@ -243,7 +242,8 @@ def test_a_run_that_differs_in_anything_is_another_run(tmp_path, tiny_folder, so
         name(targets=np.eye(3)),
         name(targets=np.eye(3)[::-1].copy()),
         name(grades=np.arange(72)),
-        name(weight=2.0),  # of graded pairs, beside any objective
+        name(settings=replace(settings, objective="graded_pairs")),
+        name(settings=replace(settings, objective="graded_pairs", regression_weight=0.0)),
         name(pooling="cls"),
         name(make_tiny_model(tmp_path / "tiny", seed=1)),
         name(make_tiny_model(tmp_path / "tiny", dropout=0.5)),

@@ -8,6 +8,7 @@ from experiments import human_grades, labels, read_lines, runs_to_do, study
 from src.sentences import graded_pairs
 from src.settings import TrainingSettings
 from src.sharing import save_encoder
+from src.training import Collapse
 
 
 @pytest.fixture
@@ -52,18 +53,22 @@ def test_the_study_is_recorded_drawn_and_not_repeated(small, monkeypatch):
 
 def test_the_label_curve_is_recorded_drawn_and_not_repeated(small, monkeypatch):
     # sentence-transformers opens the folder, whose weights are not among the presets
-    arguments = ["--model", labels.MODEL, "--counts", "0", "30", "--draws", "0"]
+    monkeypatch.setattr(
+        labels, "WAYS", {way: counts if counts == (0,) else (30,) for way, counts in labels.WAYS.items()}
+    )
+    arguments = ["--model", labels.MODEL, "--draws", "0"]
     run(labels, monkeypatch, *arguments)
     lines = read_lines(small / "results.jsonl")
     assert [(line["way"], line["pairs"]) for line in lines] == [
-        ("base", 0), ("graded pairs", 30), ("topic and facts", 0), ("topic and facts", 30),
-        ("CoSENTLoss", 30), ("CosineSimilarityLoss", 30), ("proposed pairs", 30), ("random pairs", 30),
+        ("base", 0), ("graded pairs", 30), ("order alone", 30), ("order alone, temperature 0.1", 30),
+        ("topic and facts", 0), ("CoSENTLoss", 30), ("CosineSimilarityLoss", 30), ("proposed pairs", 30),
+        ("random pairs", 30),
     ]  # fmt: skip
     widths = [line["measures"]["width"] for line in lines]
     assert len(set(widths)) == len(widths)
     order = numbers(small / "label_curve.json")["order"]
-    assert set(order) == {"base", *labels.OWN, *labels.OTHERS, *labels.PICKED}
-    assert list(order["topic and facts"]) == ["0", "30"]
+    assert list(order) == ["base", *labels.WAYS]
+    assert list(order["topic and facts"]) == ["0"]
     monkeypatch.setattr(labels, "SportData", None)
     run(labels, monkeypatch, *arguments)
 
@@ -108,7 +113,8 @@ def test_human_grades_are_dealt_by_family(graded_by_people):
 def test_human_grades_are_recorded_and_drawn(small, graded_by_people, monkeypatch):
     monkeypatch.setattr(human_grades, "SIMCSE_SENTENCES", 64)
     monkeypatch.setattr(human_grades, "train_there", lambda model, *rest: human_grades.load_encoder(model).encode)
-    run(human_grades, monkeypatch, str(graded_by_people), "--counts", "30", "--draws", "0")
+    monkeypatch.setattr(human_grades, "WAYS", {"base": (0,), "graded pairs": (30,), "CosineSimilarityLoss": (30,)})
+    run(human_grades, monkeypatch, str(graded_by_people), "--draws", "0")
     lines = read_lines(small / "results.jsonl")
     assert {(line["corpus"], line["way"]) for line in lines} >= {("STSB news", "base"), ("STSB forums", "graded pairs")}
     assert "lap" not in (small / "results.jsonl").read_text()  # no sentence is kept
@@ -120,3 +126,17 @@ def test_parts_share_the_runs():
     assert runs_to_do([1, 2, 2, 3], "1/2") + runs_to_do([1, 2, 2, 3], "2/2", done=[2]) == [1, 3]
     with pytest.raises(ValueError, match="part is 3/2"):
         runs_to_do([1], "3/2")
+
+
+def test_a_run_that_collapses_is_recorded_and_left_out_of_the_figure(small, graded_by_people, monkeypatch):
+    monkeypatch.setattr(human_grades, "WAYS", {"base": (0,), "graded pairs": (30,)})
+
+    def collapse(*_):
+        raise Collapse("the loss is nan at step 3")
+
+    monkeypatch.setattr(human_grades, "train", collapse)
+    run(human_grades, monkeypatch, str(graded_by_people), "--draws", "0")
+    (line, _) = [line for line in read_lines(small / "results.jsonl") if "collapsed" in line]
+    assert line["way"] == "graded pairs"
+    assert "nan at step 3" in line["collapsed"]
+    assert list(numbers(small / "human_grades.json")["STSB news"]) == ["base"]

@@ -20,7 +20,8 @@ LONGEST_FIELD = 5  # lines; what is longer is taken for two stray quotes and the
 def read_table(path: Path | str) -> pd.DataFrame:
     """A file, a folder of files of one kind, or the train split of a hub dataset ("owner/name"); at least one row.
 
-    A `.txt` file has one `sentence` a line. A `.csv` has commas, semicolons or tabs, whichever its header has most of.
+    Files of a folder that are named train, test and so on give a column `split`. A `.txt` file has one `sentence` a
+    line. A `.csv` has commas, semicolons or tabs, whichever its header has most of.
     Raises `FileNotFoundError`, `ValueError`, or `ConnectionError` when the hub does not answer.
     """
     name, path = str(path), Path(path).expanduser()
@@ -37,6 +38,8 @@ def read_table(path: Path | str) -> pd.DataFrame:
     for file, table in zip(files, tables):
         if list(table) != list(tables[0]):
             raise ValueError(f"{file} has the columns {', '.join(table)}, {files[0]} has {', '.join(tables[0])}")
+    if {"train", "test"} <= {file.stem for file in files} and "split" not in tables[0]:
+        tables = [table.assign(split=file.stem) for file, table in zip(files, tables)]
     table = pd.concat(tables, ignore_index=True)
     if not len(table):
         raise ValueError(f"{path} has no rows")

@@ -229,6 +229,17 @@ def test_a_byte_order_mark_is_no_part_of_a_sentence(tmp_path, suffix):
     assert load_sentences(path)["sentence"].tolist() == ["one", "two"]
 
 
+def test_files_named_after_splits_are_splits(tmp_path):
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.txt").write_text("\n".join(f"Sentence {n} of {name}." for n in range(15)))
+    table = split_sentences(load_sentences(tmp_path))
+    assert dict(zip(table["sentence"], table["split"]))["Sentence 3 of test."] == "test"
+    assert table["split"].value_counts().to_dict() == {"train": 15, "test": 15}
+    (tmp_path / "more.txt").write_text("One more sentence.")
+    with pytest.raises(ValueError, match="the split is 'more'"):
+        split_sentences(load_sentences(tmp_path))
+
+
 def test_blank_rows_are_left_out_and_counted_and_a_folder_is_one_corpus(tmp_path):
     (tmp_path / "a.txt").write_text("one\n\n  \n")
     (tmp_path / "b.txt").write_text("two\nthree\u2028and on\n")

@@ -55,8 +55,8 @@ WAYS = {  # and the numbers of pairs that each is given
     "base": (0,),
     SHARPENED: (0,),
     "SimCSE": (0,),
-    "graded pairs": (30, 100, 300, 1_000),
-    "order alone": (30, 100, 300, 1_000),
+    "graded pairs": (100, 300, 1_000),
+    "ranking": (30, 100, 300, 1_000),
     "CosineSimilarityLoss": (100, 300),
 }
 ORDER = "order"
@@ -166,11 +166,10 @@ def write_figure(lines: list[dict]) -> None:
                 ways[way][count][f"{m} minus base"] = np.mean([gains[m] for gains in runs["minus base"]], 0).tolist()
         for axis, measure in zip(row, shown):
             label_curves(axis, {way: {n: v[measure] for n, v in by_count.items()} for way, by_count in ways.items()})
-            if row is axes[0]:
-                axis.set_title(fill(plots.label_of(measure), 24), fontsize="medium")
-            if row is axes[-1]:
-                axis.set_xlabel("graded pairs")
         row[0].set_ylabel(corpus)
+    for top, bottom, measure in zip(axes[0], axes[-1], shown):
+        top.set_title(fill(plots.label_of(measure), 24), fontsize="medium")
+        bottom.set_xlabel("graded pairs")
     figure.tight_layout(rect=(0, 0.04, 1, 1))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=5, frameon=False)
     sizes = {line["corpus"]: line["sizes"] for line in lines}

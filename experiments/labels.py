@@ -2,10 +2,10 @@
 
 python -m experiments.labels [--model NAME] [--draws 0 1 2 3 4] [--part 1/2]
 
-Each run draws its pairs anew from the train split and trains in one of `WAYS`: by their grades; by the order of the
-grades alone, at two temperatures; from topic and facts, without pairs; or with sentence-transformers, by its CoSENTLoss
-or its CosineSimilarityLoss in as many steps of as many pairs. Two more ways learn the order of pairs of the corpus' own
-sentences, graded by the facts they tell: proposed by `src.grading`, as a user would grade them, or drawn at random.
+Each run draws its pairs anew from the train split and trains in one of `WAYS`: from graded pairs; from these by the
+ranking loss, at two temperatures; from topic and facts, without pairs; or with sentence-transformers, by its CoSENTLoss
+or its CosineSimilarityLoss in as many steps of as many pairs. Two more ways rank pairs of the corpus' own sentences,
+graded by the facts they tell: proposed by `src.grading`, as a user would grade them, or drawn at random.
 
 A JSON line a run in experiments/labels.jsonl; what is in the file is not done again, and `--part` shares the runs
 between processes. A run takes two minutes of two cores. Then figures/label_curve.json and .png are drawn; `--draws`
@@ -59,16 +59,16 @@ from src.transforms import Encode
 RESULTS = ROOT / "experiments" / "labels.jsonl"
 OWN = {
     "graded pairs": TrainingSettings(objective="graded_pairs"),
-    "order alone": TrainingSettings(objective="graded_pairs", regression_weight=0.0),
-    "order alone, temperature 0.1": TrainingSettings(objective="graded_pairs", regression_weight=0.0, temperature=0.1),
+    "ranking": TrainingSettings(objective="graded_pairs", pair_loss="ranking"),
+    "ranking, temperature 0.1": TrainingSettings(objective="graded_pairs", pair_loss="ranking", temperature=0.1),
     "topic and facts": TrainingSettings(objective="topic_and_facts"),
 }
 OTHERS = {"CoSENTLoss": CoSENTLoss, "CosineSimilarityLoss": CosineSimilarityLoss}
 PICKED = ("proposed pairs", "random pairs")
 WAYS = {  # and the numbers of pairs that each is given
     "graded pairs": (30, 100, 300, 1_000, 3_000),
-    "order alone": (30, 100, 300, 1_000, 3_000),
-    "order alone, temperature 0.1": (30, 100, 300, 1_000, 3_000),
+    "ranking": (30, 100, 300, 1_000, 3_000),
+    "ranking, temperature 0.1": (30, 100, 300, 1_000, 3_000),
     "topic and facts": (0,),
     "CoSENTLoss": (300,),
     "CosineSimilarityLoss": (100, 300, 1_000),
@@ -89,7 +89,7 @@ def run(data: SportData, model: str, way: str, count: int, draw: int) -> dict:
         # only what was encoded before is taken from the cache: checkpoints of all runs would take many GB
         encoder = load_encoder(model, max_length=MAX_LENGTH, cache=CACHE if way == "base" else None)
         if way != "base":
-            settings, pairs = replace(OWN.get(way, OWN["order alone"]), seed=draw), pairs if count else None
+            settings, pairs = replace(OWN.get(way, OWN["ranking"]), seed=draw), pairs if count else None
             fine_tune(encoder, data.training, settings, pairs=pairs, rehearsal=data.rehearsal)
         encode = partial(encoder.encode, progress=False)
     return {"measures": data.measure(encode)}

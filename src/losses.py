@@ -5,8 +5,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-WANTED = (-0.1, 0.9)  # cosines of pairs that have nothing to do with each other, and of pairs that say the same
-
 
 def info_nce(
     anchors: Float[Tensor, "batch dim"],
@@ -53,13 +51,6 @@ def ranking_loss(
     differences = (cosines[:, None] - cosines) / temperature
     misplaced = differences[grades[:, None] < grades]  # where positive
     return torch.cat([misplaced.new_zeros(1), misplaced]).logsumexp(0)
-
-
-def regression_loss(cosines: Float[Tensor, " batch"], relatedness: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
-    """Mean squared difference between the cosines and those wanted for a relatedness from 0 to 1 (the objective of
-    Reimers & Gurevych 2019, section 3, with a target below 0, since a base model's cosines are to be spread out)."""
-    low, high = WANTED
-    return F.mse_loss(cosines, low + (high - low) * relatedness)
 
 
 def _differences(embeddings: Tensor, targets: Tensor, stretch: float) -> Float[Tensor, "batch others"]:

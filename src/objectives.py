@@ -14,7 +14,7 @@ from torch import Tensor
 
 from src.corpus import check_sentences
 from src.encoder import Encoder, Tokens
-from src.losses import info_nce, ranking_loss, regression_loss, rehearsal_loss, relation_loss
+from src.losses import info_nce, ranking_loss, rehearsal_loss, relation_loss
 from src.settings import TrainingSettings
 from src.targets import topic_and_facts
 
@@ -99,8 +99,9 @@ def _pair_term(encoder: Encoder, pairs: pd.DataFrame, settings: TrainingSettings
 
     def loss(embeddings: Tensor, relatedness: Tensor) -> Tensor:
         cosines = F.cosine_similarity(*embeddings.unbind(1), dim=-1)
-        ranking = ranking_loss(cosines, relatedness, settings.temperature)
-        return ranking + settings.regression_weight * regression_loss(cosines, relatedness)
+        if settings.pair_loss == "ranking":
+            return ranking_loss(cosines, relatedness, settings.temperature)
+        return F.mse_loss(cosines, relatedness)  # Reimers & Gurevych 2019, section 3
 
     return Term(views, loss, min(PAIRS, len(pairs)), pairs["relatedness"].to_numpy(np.float32))
 

@@ -12,7 +12,7 @@ OBJECTIVES = {  # what each uses beside the settings of every run
     "simcse": ("temperature", "batch_size"),
     "supervised_simcse": ("temperature", "batch_size"),
     "topic_and_facts": ("facts", "stretch", "batch_size"),
-    "graded_pairs": ("temperature", "regression_weight", "pair_steps"),
+    "graded_pairs": ("temperature", "pair_loss", "pair_steps"),
 }
 COMMON = ("objective", "epochs", "learning_rate", "gradient_caching", "precision", "seed")
 
@@ -43,10 +43,10 @@ class TrainingSettings:
 
     objective: str = "graded_pairs"  # one of OBJECTIVES
     epochs: int = 1  # Gao et al. 2021 train for one
-    temperature: float = 0.05  # of SimCSE, theirs; and of graded pairs, where CoSENT divides by it, too
+    temperature: float = 0.05  # of SimCSE, theirs; and of pair_loss "ranking"
     facts: float = 0.86  # of topic_and_facts: the share of facts in the targets; the topic has the rest
     stretch: float = 1.5  # of topic_and_facts: by how much the targets' cosines are multiplied
-    regression_weight: float = 10.0  # of graded_pairs: gives each grade a cosine of its own; 0: order alone counts
+    pair_loss: str = "regression"  # of graded_pairs; or "ranking", which orders better and narrows the range
     pair_steps: int = 60  # of graded_pairs: the steps that make an epoch, each with 64 of the pairs
     learning_rate: float | None = None  # None: 1e-4 for topic_and_facts; 3e-5, theirs for BERT-base, for the others
     batch_size: int = 64  # sentences, over all processes; each has batch_size - 1 negatives
@@ -68,7 +68,7 @@ class TrainingSettings:
     def name(self) -> str:
         """What progress bars and pictures call it."""
         words = self.objective.replace("_", " ").replace("simcse", "SimCSE")
-        return words if self.objective == "topic_and_facts" else f"{words}, temperature {self.temperature}"
+        return f"{words}, temperature {self.temperature}" if "simcse" in self.objective else words
 
     def without_pairs(self) -> "TrainingSettings":
         """What is learnt where there are no graded pairs: topic and facts instead of them, and a line says so."""
@@ -131,14 +131,14 @@ class LookSettings:
 SETTINGS = (RunSettings, TrainingSettings, LookSettings, CorpusSettings, BandSettings)
 TYPES = {name: get_args(hint) or (hint,) for kind in SETTINGS for name, hint in get_type_hints(kind).items()}
 CHOICES = {
-    "objective": tuple(OBJECTIVES), "precision": ("auto", "fp32", "bf16"),
+    "objective": tuple(OBJECTIVES), "pair_loss": ("regression", "ranking"), "precision": ("auto", "fp32", "bf16"),
     "pooling": ("cls", "mean", "max"), "comparison_pooling": ("cls", "mean", "max"),
 }  # fmt: skip
 ABOVE_0 = ("temperature", "other_temperature", "stretch", "learning_rate")
 RANGES = {  # from, to
     "facts": (0, 1), "wanted_precision": (0, 1), "false_positive_rate": (0, 1), "duplicates_from": (0.8, 1),
     "related_from": (1, 4), "batch_size": (2, None), "max_length": (3, None), "seed": (0, 2**32 - 1),
-    "graded_train_pairs": (0, None), "regression_weight": (0, None), "replicates": (2, None),
+    "graded_train_pairs": (0, None), "replicates": (2, None),
 }  # fmt: skip
 EXPECTED = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss
 from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 
-from src.losses import info_nce, ranking_loss, regression_loss, relation_loss
+from src.losses import info_nce, ranking_loss, relation_loss
 
 temperatures = st.floats(0.05, 2)
 
@@ -102,8 +102,3 @@ def test_ranking_loss_counts_the_pairs_of_different_grades():
     in_order, grades = torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0.0, 0.5, 1.0])
     assert ranking_loss(in_order, grades, 0.05) < 1e-2
     assert torch.allclose(ranking_loss(in_order + 0.05, grades, 0.05), ranking_loss(in_order, grades, 0.05))
-
-
-def test_regression_loss_is_zero_at_the_cosines_wanted():
-    assert regression_loss(torch.tensor([-0.1, 0.4, 0.9]), torch.tensor([0.0, 0.5, 1.0])) == pytest.approx(0, abs=1e-12)
-    assert regression_loss(torch.tensor([0.1, 0.9]), torch.tensor([0.0, 1.0])).item() == pytest.approx(0.02)

@@ -107,10 +107,10 @@ def test_every_picture_is_legible_in_size_and_has_its_numbers(executed):
         assert "seed" in content["settings"]
 
 
-@pytest.mark.parametrize("graded", [False, True])
-def test_own_sentences_without_sports(tmp_path, tiny_folder, some_sentences, graded, monkeypatch):
+@pytest.mark.parametrize(("graded", "objective"), [(False, "graded_pairs"), (True, "graded_pairs"), (True, "simcse")])
+def test_own_sentences_without_sports(tmp_path, tiny_folder, some_sentences, graded, objective, monkeypatch):
     """Another corpus by the parameters alone: no sport, no split, no pairs or such of two grades, and sentences
-    that would like to run in the reader's browser."""
+    that would like to run in the reader's browser. SimCSE is saved after fewer epochs than are looked at."""
     monkeypatch.chdir(ROOT)
     corpus, hostile = tmp_path / "mine.txt", [f"<script>alert() {sentence}" for sentence in some_sentences]
     content = "\n".join(hostile * 2)  # with repeats
@@ -124,8 +124,8 @@ def test_own_sentences_without_sports(tmp_path, tiny_folder, some_sentences, gra
         "figures_folder": str(tmp_path / "figures"),
     }  # fmt: skip
     tuned = {
-        "simcse_epochs": 1, "other_temperature": None, "batch_size": 8, "saved_model": str(tmp_path / "tuned"),
-        "look_at": hostile[0],
+        "simcse_epochs": 3 if objective == "simcse" else 1, "other_temperature": None, "batch_size": 8, "saved_model": str(tmp_path / "tuned"),
+        "look_at": hostile[0], "objective": objective, "epochs": 2,
     }  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of the repeats, and of pictures that are not shown

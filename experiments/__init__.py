@@ -59,22 +59,17 @@ def runs_to_do(grid: Sequence, part: str = "1/1", done: Sequence = ()) -> list:
     return [run for run in distinct[number - 1 :: count] if run not in done]
 
 
-def append_line(file: Path, line: dict) -> None:
-    """Add a run to a file of JSON lines, in one write: two processes can share the file and a kill leaves no half
-    line."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    with open(file, "ab", buffering=0) as lines:
-        lines.write((json.dumps(line | {"device": device, "versions": library_versions()}) + "\n").encode())
-
-
 def append_run(file: Path, key: dict, run: Callable[[], dict]) -> None:
-    """Add the line of a run to the file, or a line that says that it collapsed."""
+    """Add the line of a run to a file of JSON lines, or a line that says that it collapsed. It is written at once: two
+    processes can share the file, and a kill leaves no half line."""
     try:
         line = run()
     except Collapse as error:
         line = {"collapsed": str(error)}
-    append_line(file, key | line)
-    measures = line.get("measures", {})
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    with open(file, "ab", buffering=0) as lines:
+        lines.write((json.dumps(key | line | {"device": device, "versions": library_versions()}) + "\n").encode())
+    measures = line.get("measures") or line.get("epochs", [{}])[-1]  # the last epoch's
     print(*key.values(), line.get("collapsed", {m: round(measures[m], 3) for m in SHOWN if m in measures}), flush=True)
 
 
@@ -90,9 +85,8 @@ def mean_and_range(values: Sequence[float]) -> tuple[float, float, float]:
 
 def label_curves(axis: Axes, ways: Mapping[str, Mapping[int, Sequence[float]]]) -> None:
     """One measure against the number of graded pairs: for each way of training a mean, with a band from the lowest to
-    the highest draw. What learns from no pairs at all is a level."""
+    the highest draw. A way that uses no pairs is a horizontal line."""
     counts = sorted({count for by_count in ways.values() for count in by_count if count})
-    place = dict(zip(counts, range(len(counts))))
     levels, styles = iter([":", "--", "-."]), zip(plots.COLOURS, plots.MARKERS)
     for way, by_count in ways.items():
         middle, low, high = np.array(list(by_count.values())).T
@@ -100,7 +94,7 @@ def label_curves(axis: Axes, ways: Mapping[str, Mapping[int, Sequence[float]]]) 
             axis.axhline(middle[0], color="grey", ls=next(levels), label=way)
             continue
         colour, marker = next(styles)
-        places = [place[count] for count in by_count]
+        places = [counts.index(count) for count in by_count]
         axis.fill_between(places, low, high, color=colour, alpha=0.15, lw=0)
         axis.plot(places, middle, color=colour, marker=marker, label=way)
     axis.set_xticks(range(len(counts)), counts)

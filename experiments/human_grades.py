@@ -121,12 +121,12 @@ def train(way: str, pairs: pd.DataFrame, draw: int) -> Encode:
     if way in OTHERS:
         return train_there(MODEL, pairs, way, draw)
     encoder = load_encoder(MODEL, max_length=MAX_LENGTH)
-    sentences = pd.unique(pd.concat([pairs["sentence1"], pairs["sentence2"]]))
-    sentences = np.random.default_rng(draw).permutation(sentences)[:SIMCSE_SENTENCES].tolist()
     if way == "SimCSE":
+        sentences = pd.unique(pd.concat([pairs["sentence1"], pairs["sentence2"]]))
+        sentences = np.random.default_rng(draw).permutation(sentences)[:SIMCSE_SENTENCES].tolist()
         fine_tune(encoder, sentences, TrainingSettings(objective="simcse", seed=draw))
     else:
-        fine_tune(encoder, sentences, replace(OWN[way], seed=draw), pairs=pairs)
+        fine_tune(encoder, [], replace(OWN[way], seed=draw), pairs=pairs)
     return partial(encoder.encode, progress=False)
 
 
@@ -136,17 +136,14 @@ def grid(draws: Sequence[int]) -> list[tuple[str, int, int]]:
     return untrained + [(*run, draw) for draw in draws for run in runs]
 
 
-def run(pairs: pd.DataFrame, judged_base: Judged, way: str, count: int, draw: int) -> dict:
+def run(pairs: pd.DataFrame, base: Encode, judged_base: Judged, way: str, count: int, draw: int) -> dict:
     """The measures of one run on one corpus."""
-    base = partial(load_encoder(MODEL, max_length=MAX_LENGTH, cache=CACHE).encode, progress=False)
-    of_train = pairs[pairs["split"] == "train"]
-    if way == "base":
-        encode = base
-    elif way == SHARPENED:
-        encode = with_transform(base, SpectralScaling(0.25), of_train["sentence1"].unique()[:1_000].tolist())
-    else:
-        encode = train(way, of_train.sample(count, random_state=draw) if count else of_train, draw)
-    judged = Judged(encode, pairs)
+    of_train, judged = pairs[pairs["split"] == "train"], judged_base
+    if way == SHARPENED:
+        some = of_train["sentence1"].unique()[:1_000].tolist()
+        judged = Judged(with_transform(base, SpectralScaling(0.25), some), pairs)
+    elif way != "base":
+        judged = Judged(train(way, of_train.sample(count, random_state=draw) if count else of_train, draw), pairs)
     measures = judged.order_and_decisions() | {"width": judged.width}
     return {"measures": measures, "minus base": judged.minus(judged_base)}
 
@@ -191,12 +188,12 @@ def main() -> None:
             lines = [line for line in read_lines(RESULTS) if line["corpus"] == name]
             done = [(line["way"], line["pairs"], line["draw"]) for line in lines]
             enough = [job for job in grid(options.draws) if job[1] <= (pairs["split"] == "train").sum()]
-            base = load_encoder(MODEL, max_length=MAX_LENGTH, cache=CACHE)
-            judged_base = Judged(partial(base.encode, progress=False), pairs)
+            base = partial(load_encoder(MODEL, max_length=MAX_LENGTH, cache=CACHE).encode, progress=False)
+            judged_base = Judged(base, pairs)
             for job in runs_to_do(enough, done=done):
                 key = {"corpus": name, "way": job[0], "pairs": job[1], "draw": job[2], "model": MODEL}
                 key |= {"sizes": pairs["split"].value_counts().to_dict()}
-                append_run(RESULTS, key, partial(run, pairs, judged_base, *job))
+                append_run(RESULTS, key, partial(run, pairs, base, judged_base, *job))
     write_figure(read_lines(RESULTS))
 
 

@@ -89,7 +89,7 @@ def run(data: SportData, model: str, way: str, count: int, draw: int) -> dict:
         # only what was encoded before is taken from the cache: checkpoints of all runs would take many GB
         encoder = load_encoder(model, max_length=MAX_LENGTH, cache=CACHE if way == "base" else None)
         if way != "base":
-            settings, pairs = replace(OWN.get(way, OWN["ranking"]), seed=draw), pairs if count else None
+            settings = replace(OWN.get(way, OWN["ranking"]), seed=draw)
             fine_tune(encoder, data.training, settings, pairs=pairs, rehearsal=data.rehearsal)
         encode = partial(encoder.encode, progress=False)
     return {"measures": data.measure(encode)}

@@ -19,7 +19,7 @@ from experiments import (
     PART_HELP,
     SHOWN,
     SportData,
-    append_line,
+    append_run,
     read_lines,
     runs_to_do,
 )
@@ -35,7 +35,7 @@ TEMPERATURES, EPOCHS, SENTENCES = (0.05, 0.4, 0.1, 0.8, 0.2), 3, 1_536
 
 
 def run(data: SportData, temperature: float, seed: int) -> dict:
-    """The line of one run: the measures before training and after every epoch."""
+    """The measures of one run before training and after every epoch, and its losses."""
     encoder = load_encoder(MODEL, max_length=MAX_LENGTH)
     base = load_encoder(MODEL, max_length=MAX_LENGTH, cache=CACHE)  # whose embeddings are made once for all runs
     epochs = [data.measure(partial(base.encode, progress=False))]
@@ -45,7 +45,7 @@ def run(data: SportData, temperature: float, seed: int) -> dict:
         epochs.append(data.measure(partial(encoder.encode, progress=False)))
 
     losses = fine_tune(encoder, data.training[:SENTENCES], settings, after_epoch)
-    return {"model": MODEL, "temperature": temperature, "seed": seed, "epochs": epochs, "losses": losses}
+    return {"epochs": epochs, "losses": losses}
 
 
 def write_figure(lines: list[dict]) -> None:
@@ -68,11 +68,10 @@ def main() -> None:
     missing = runs_to_do(list(product(options.seeds, TEMPERATURES)), options.part, done)
     data = SportData("validation", JUDGED_BY) if missing else None
     for seed, temperature in missing:
-        append_line(RESULTS, line := run(data, temperature, seed))
-        shown = {measure: round(line["epochs"][-1][measure], 3) for measure in SHOWN}
-        print(f"temperature {temperature}, seed {seed}, after epoch {EPOCHS}: {shown}", flush=True)
+        key = {"model": MODEL, "temperature": temperature, "seed": seed}
+        append_run(RESULTS, key, partial(run, data, temperature, seed))
     if options.part.endswith("/1"):
-        write_figure(read_lines(RESULTS))
+        write_figure([line for line in read_lines(RESULTS) if "epochs" in line])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from src.entities import find_entities, remove_entities
 from src.records import write_atomically
 from src.similarity import Embeddings, check_unit_rows
 
-RANKS = tuple(2**k for k in range(12))  # a pair is a sentence and its neighbour of about that rank, or any other one
+RANKS = tuple(2**k for k in range(12))  # how near the neighbours are that sentences are paired with: 1 is the nearest
 LOOKED_AT = 4_000  # sentences, of a larger corpus
 GUIDE = """How to grade
 

@@ -49,8 +49,8 @@ def ranking_loss(
     Only the order of the pairs counts: a constant added to all cosines changes nothing.
     """
     differences = (cosines[:, None] - cosines) / temperature
-    misplaced = differences[grades[:, None] < grades]  # where positive
-    return torch.cat([misplaced.new_zeros(1), misplaced]).logsumexp(0)
+    too_high = differences[grades[:, None] < grades]  # above 0 where the pair of the lower grade has the higher cosine
+    return torch.cat([too_high.new_zeros(1), too_high]).logsumexp(0)
 
 
 def _differences(embeddings: Tensor, targets: Tensor, stretch: float) -> Float[Tensor, "batch others"]:

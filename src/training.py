@@ -55,7 +55,7 @@ def fine_tune(
       negative), each encoded once.
     - `topic_and_facts`: each sentence is encoded once, and the batch's cosines learn those of its `targets`, which
       `src.targets` makes of the sentences and the encoder as it comes unless they are given.
-    - `graded_pairs`: the cosines of `pairs` (a table of `load_pairs`) learn the order of their grades. An epoch is
+    - `graded_pairs`: the cosines of `pairs` (a table of `load_pairs`) learn their grades. An epoch is
       `settings.pair_steps` steps, and `sentences` are not used.
 
     `topic_and_facts` also keeps the cosines among `rehearsal` sentences as they were. `after_epoch(1)`, … is called
@@ -249,7 +249,7 @@ def train_and_save(run: RunSettings, settings: TrainingSettings) -> None:
         pairs, *_ = draw_pairs(load_pairs(run.pairs_path, settings.seed), run.graded_train_pairs, 0, settings.seed)
     else:
         settings = settings.without_pairs()
-    if run.rehearsal_path:
+    if settings.objective == "topic_and_facts" and run.rehearsal_path:
         rehearsal = load_sentences(run.rehearsal_path)["sentence"].tolist()
     if process.is_main_process:
         rows_or_pairs = f"{len(pairs)} graded pairs" if settings.objective == "graded_pairs" else f"{len(rows):,} rows"

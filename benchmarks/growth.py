@@ -23,7 +23,7 @@ from src import plots
 from src.corpus import load_sentences, near_duplicates
 from src.encoder import load_encoder
 from src.records import ROOT
-from src.scorecard import score
+from src.scoring import score
 from src.sentences import generate_sentences
 from src.similarity import pairwise_distribution
 

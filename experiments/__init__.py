@@ -12,10 +12,8 @@ from matplotlib.axes import Axes
 from src import plots
 from src.corpus import draw_sentences, load_sentences
 from src.pairs import draw_pairs, general_language_pairs, load_pairs
-from src.quality import order
 from src.records import ROOT, library_versions
-from src.scorecard import score
-from src.similarity import cosines_of_pairs
+from src.scoring import score
 from src.training import Collapse
 from src.transforms import Encode
 
@@ -24,7 +22,7 @@ TRAINED_ON, LOOKED_AT, JUDGING = 3_072, 1_500, 200  # sentences; graded pairs of
 FIGURES, CACHE = ROOT / "figures", ROOT / "runs" / "cache"
 SHOWN = (
     "recall_at_precision[0.9]", "recall_at_fpr[0.01]", "order", "topic_order", "fact_order", "adversarial_topic_order",
-    "adversarial_fact_order", "name_trap_auc", "width", "width_within", "everyday language",
+    "adversarial_fact_order", "name_trap_auc", "width", "width_within", "everyday_order",
 )  # fmt: skip
 PART_HELP = "which of how many processes this is, as in 1/2: each has its share of the runs"
 
@@ -44,9 +42,10 @@ class SportData:
         self.rehearsal = load_sentences(ROOT / "data" / "everyday_sentences.txt")["sentence"].tolist()
 
     def measure(self, encode: Encode) -> dict[str, float]:
-        values = score("", encode, self.sentences, self.pairs, replicates=1, thresholds_from=self.validation).values
-        everyday = order(cosines_of_pairs(encode, self.everyday), self.everyday["grade"].to_numpy())
-        return values | {"everyday language": everyday}
+        return score(
+            "", encode, self.sentences, self.pairs, thresholds_from=self.validation, everyday=self.everyday,
+            replicates=1,
+        ).values  # fmt: skip
 
 
 def runs_to_do(grid: Sequence, part: str = "1/1", done: Sequence = ()) -> list:

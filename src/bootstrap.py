@@ -1,4 +1,4 @@
-"""The bootstrap behind every interval: events (or sports, or sentences) are drawn with replacement, never pairs."""
+"""The bootstrap behind every interval: events (or sentences) are drawn with replacement, never pairs."""
 
 import numpy as np
 import pandas as pd
@@ -11,16 +11,14 @@ REPLICATES = 200
 CLUSTERS = 200  # at most: `resampled_distributions` has a histogram for every two of them
 
 
-def clusters_of(table: pd.DataFrame, resample: str = "event") -> Int[np.ndarray, " rows"]:
-    """The number of the event (or sport, or sentence) that each row of a corpus or of pairs is resampled with."""
-    if resample not in ("event", "sport"):
-        raise ValueError(f"resample is {resample!r}: 'event' or 'sport'")
+def clusters_of(table: pd.DataFrame) -> Int[np.ndarray, " rows"]:
+    """The number of the event that each row of a corpus or of pairs is resampled with, or of its (first) sentence."""
     if "template1" in table:  # sport/event/split/number
-        names = table["template1"].str.rsplit("/", n=2 if resample == "event" else 3).str[0]
-    elif "sport" in table and (resample == "sport" or "event" in table):
-        names = table["sport"] + ("/" + table["event"] if resample == "event" else "")
+        names = table["template1"].str.rsplit("/", n=2).str[0]
+    elif {"sport", "event"} <= set(table):
+        names = table["sport"] + "/" + table["event"]
     else:
-        names = table[next(column for column in ("sport1", "sentence1", "sentence") if column in table)]
+        names = table[next(column for column in ("sentence1", "sentence") if column in table)]
     return pd.factorize(names)[0].astype(np.int64)
 
 

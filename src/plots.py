@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 from scipy.stats import norm
@@ -28,13 +29,14 @@ LABELS |= {f"rung_auc[{k}]": f"{GRADES[k]} above {GRADES[k - 1]}" for k in (1, 2
 LABELS |= {f"rung_d_prime[{k}]": f"d′ of {GRADES[k]} and {GRADES[k - 1]}" for k in (1, 2, 3, 4)}
 LABELS |= {"recall_at_precision[0.9]": "related pairs found at precision 0.9"}
 LABELS |= {f"recall_at_fpr[{rate}]": f"found at a false-positive rate of {rate}" for rate in (0.05, 0.01)}
-LABELS |= {"order": "order of all grades"}
+LABELS |= {"order": "order of all grades", "everyday_order": "everyday language"}
 LABELS |= {"name_trap_auc": "same event above shared names", "wording_trap_auc": "same facts above same wording"}
 LABELS |= {f"adversarial_{kind}_order": f"{kind} order where shared words mislead" for kind in ("topic", "fact")}
 COSINE = "cosine similarity of a pair of sentences"
 SHOWN_BINS = 200  # the 4,000 of a distribution joined, so that each is 0.01 wide in all that is compared
 Grades = Int[np.ndarray, " pairs"] | Float[np.ndarray, " pairs"]
 Estimate = tuple[float, float, float]  # value, low and high
+_fixed: dict[str, str] = {}  # name -> colour, see `fix_colours`
 
 
 def save_figure(figure: Figure, folder: Path | str, name: str, settings: dict, numbers: dict) -> None:
@@ -53,6 +55,20 @@ def _grid(count: int, height: float | int, title: str, columns: int = 4, **optio
         unused.remove()
     figure.suptitle("\n".join(fill(line, 130) for line in title.splitlines()), fontsize="medium")
     return figure, axes.flat[:count]
+
+
+def fix_colours(names: Sequence[str]) -> None:
+    """From now on each of these has its own colour, the same in every picture."""
+    _fixed.clear()
+    _fixed.update(zip(names, cycle(COLOURS)))
+
+
+def _colours(names: Iterable[str]) -> list[str]:
+    """The fixed colours of the names, and the next ones that are free for all others."""
+    names = list(names)
+    taken = [_fixed[name] for name in names if name in _fixed]
+    free = cycle([colour for colour in COLOURS if colour not in taken] or COLOURS)
+    return [_fixed.get(name) or next(free) for name in names]
 
 
 def left_aligned(table: pd.DataFrame) -> Styler:
@@ -80,47 +96,62 @@ def stacked_histograms(distributions: dict[str, PairwiseDistribution], title: st
     """One histogram above the other on shared bins and axes, each with mean, p5, p95 and width marked."""
     title = f"{title}\nshaded: p5 to p95, nine pairs in ten; dashed: mean"
     figure, axes = _grid(len(distributions), 2.1, title, columns=1, sharex=True, sharey=True)
-    for axis, (label, distribution), colour in zip(axes, distributions.items(), cycle(COLOURS)):
+    for axis, (label, distribution), colour in zip(axes, distributions.items(), _colours(distributions)):
         axis.axvspan(distribution.quantile(0.05), distribution.quantile(0.95), color=colour, alpha=0.12, lw=0)
         axis.axvline(distribution.mean, color=colour, lw=1.5, ls="--")
         words = "width {width:.2f}, mean {mean:.2f}, p5 {p5:.2f}, p95 {p95:.2f}".format(**distribution.summary())
         axis.set_title(f"{label}: {words}", loc="left", fontsize="medium")
-    _draw_histograms(axes, distributions, filled=len(axes))
-    axes[-1].set(xlabel=COSINE)
+        _draw_histogram(axis, distribution, colour, filled=True)
+        axis.set(ylabel="density")
+    axes[-1].set(xlabel=COSINE, xlim=_shown_range(distributions.values()))
     return figure
 
 
-def overlaid_histograms(distributions: dict[str, PairwiseDistribution], title: str) -> Figure:
-    """Outlines over each other on shared bins, with the width of each drawn as a bar from p5 to p95 below them."""
-    figure, (axis, bars) = _grid(2, 2.3, title, columns=1, sharex=True, height_ratios=[6, 1 + len(distributions) / 2])
-    _draw_histograms([axis] * len(distributions), distributions, filled=1)
-    for row, (distribution, colour) in enumerate(zip(distributions.values(), cycle(COLOURS))):
-        low, high = distribution.quantile(0.05), distribution.quantile(0.95)
-        bars.plot([low, high], [-row, -row], color=colour, lw=6, solid_capstyle="butt")
-        bars.plot(distribution.mean, -row, marker="|", color="white", ms=9, mew=2)
-        bars.text(high + 0.01, -row, f"width {distribution.width:.2f}", va="center", fontsize="small")
-    axis.legend(frameon=False)
-    bars.set(xlabel=COSINE, yticks=[], ylim=(-len(distributions) + 0.3, 0.7), ylabel="p5–p95")
+def overlaid_histograms(
+    panels: dict[str, dict[str, PairwiseDistribution]], title: str, over_time: bool = False
+) -> Figure:
+    """Outlines over each other on shared bins, with the width of each drawn as a bar from p5 to p95 below them: a
+    column for each of `panels`. The first of a panel is filled; with `over_time` the others get darker and darker."""
+    count, most = len(panels), max(map(len, panels.values()))
+    figure, axes = _grid(
+        2 * count, 2.3, title, columns=count, sharex=True, sharey="row", height_ratios=[6, 1 + most / 2]
+    )
+    for column, (panel, distributions) in enumerate(panels.items()):
+        axis, bars = axes[column], axes[count + column]
+        colours = _colours(distributions)
+        if over_time:
+            colours[1:] = [str(0.75 * (1 - share)) for share in np.linspace(0, 1, len(colours) - 1)]  # greys
+        for row, ((label, distribution), colour) in enumerate(zip(distributions.items(), colours)):
+            _draw_histogram(axis, distribution, colour, filled=row == 0, label=label)
+            low, high = distribution.quantile(0.05), distribution.quantile(0.95)
+            bars.plot([low, high], [-row, -row], color=colour, lw=6, solid_capstyle="butt")
+            bars.plot(distribution.mean, -row, marker="|", color="white", ms=9, mew=2)
+            bars.text(high + 0.01, -row, f"width {distribution.width:.2f}", va="center", fontsize="small")
+        axis.set_title(panel, fontsize="medium")
+        bars.set(xlabel=COSINE, yticks=[], ylim=(-most + 0.3, 0.7))
+    axes[0].legend(frameon=False)
+    axes[0].set(ylabel="density", xlim=_shown_range(d for of_panel in panels.values() for d in of_panel.values()))
+    axes[count].set(ylabel="p5–p95")
     return figure
 
 
-def _draw_histograms(axes: Iterable, distributions: dict[str, PairwiseDistribution], filled: int) -> None:
-    """Each on its axis and the first few filled, on an x axis that shows 99.9 % of the pairs of each."""
-    low = min(distribution.quantile(0.0005) for distribution in distributions.values())
-    high = max(distribution.quantile(0.9995) for distribution in distributions.values())
-    for row, (axis, (label, distribution)) in enumerate(zip(axes, distributions.items())):
-        counts = distribution.counts.reshape(SHOWN_BINS, -1).sum(1)
-        density = counts / counts.sum() * SHOWN_BINS / 2
-        edges = distribution.edges[:: len(distribution.counts) // SHOWN_BINS]
-        style = {"color": COLOURS[row % len(COLOURS)], "fill": row < filled, "alpha": 0.5 if row < filled else 1}
-        axis.stairs(density, edges, lw=1.8, label=label, **style)
-        axis.set(ylabel="density", xlim=(max(low - 0.05, -1), min(high + 0.12, 1)))
+def _draw_histogram(axis: Axes, distribution: PairwiseDistribution, colour: str, filled: bool, **options) -> None:
+    counts = distribution.counts.reshape(SHOWN_BINS, -1).sum(1)
+    density = counts / counts.sum() * SHOWN_BINS / 2
+    edges = distribution.edges[:: len(distribution.counts) // SHOWN_BINS]
+    axis.stairs(density, edges, lw=1.8, color=colour, fill=filled, alpha=0.5 if filled else 1, **options)
+
+
+def _shown_range(distributions: Iterable[PairwiseDistribution]) -> tuple[float, float]:
+    """The cosines that 99.9 % of the pairs of each lie in, and room for a label."""
+    ends = [(distribution.quantile(0.0005), distribution.quantile(0.9995)) for distribution in distributions]
+    return max(min(low for low, _ in ends) - 0.05, -1.0), min(max(high for _, high in ends) + 0.12, 1.0)
 
 
 def loss_curves(losses: dict[str, Sequence[float]], title: str) -> Figure:
     """Loss of every step, a panel a run since their scales differ."""
     figure, axes = _grid(len(losses), 2.6, title)
-    for axis, (run, values), colour in zip(axes, losses.items(), cycle(COLOURS[1:])):
+    for axis, (run, values), colour in zip(axes, losses.items(), _colours(["base", *losses])[1:]):
         axis.plot(np.arange(1, len(values) + 1), values, color=colour, lw=1)
         axis.set(xlabel="step", ylabel="loss", ylim=(0, None))
         axis.set_title(fill(run, 30), fontsize="medium")
@@ -132,7 +163,7 @@ def by_epoch(panels: dict[str, dict[str, Sequence]], title: str) -> Figure:
     (epochs + 1,), or (seeds, epochs + 1) for the mean and, shaded, lowest to highest."""
     figure, axes = _grid(len(panels), 3, title)
     for axis, (measure, runs) in zip(axes, panels.items()):
-        for (run, values), colour, marker in zip(runs.items(), cycle(COLOURS[1:]), cycle(MARKERS[1:])):
+        for (run, values), colour, marker in zip(runs.items(), _colours(["base", *runs])[1:], cycle(MARKERS[1:])):
             values = np.atleast_2d(values)
             epochs = np.arange(values.shape[1])
             axis.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.2, lw=0)
@@ -155,7 +186,7 @@ def frontier(families: dict[str, dict[str, dict[str, Estimate]]], control: dict[
     figure, axes = _grid(len(widths) * len(orders), 4, title, columns=len(orders), sharey="col")
     for axis, (width, order) in zip(axes, product(widths, orders)):
         named = []  # so that lines of the same transforms are annotated once
-        for (label, points), colour, marker in zip(families.items(), cycle(COLOURS), cycle(MARKERS)):
+        for (label, points), colour, marker in zip(families.items(), _colours(families), cycle(MARKERS)):
             x = [point[width][0] for point in points.values()]
             values, lows, highs = np.array([point[order] for point in points.values()]).T
             axis.plot(x, values, color=colour, marker=marker, label=label)
@@ -209,10 +240,11 @@ def differences(cards: Sequence[Scorecard], title: str, measures: Sequence[str] 
     base, *others = cards
     measures = [measure for measure in measures if all(measure in card.replicates for card in cards)]
     title += f"\ndifference to {base.name} (its value in brackets), 95 % interval; filled: it excludes 0"
-    figure, axes = _grid(len(measures), 0.6 + 0.22 * len(cards), title, sharey=True)
+    figure, axes = _grid(len(measures), 0.6 + 0.22 * len(cards), title, columns=5, sharey=True)
+    colours = _colours([card.name for card in cards])
     for axis, measure in zip(axes, measures):
-        axis.axvline(0, color=COLOURS[0], lw=1)
-        for row, (card, colour, marker) in enumerate(zip(others, cycle(COLOURS[1:]), cycle(MARKERS[1:]))):
+        axis.axvline(0, color=colours[0], lw=1)
+        for row, (card, colour, marker) in enumerate(zip(others, colours[1:], cycle(MARKERS[1:]))):
             difference, low, high = card.estimate(measure, minus=base)
             axis.plot([low, high], [row, row], color=colour, lw=1.5)
             axis.plot(difference, row, marker=marker, color=colour, mfc=colour if low > 0 or high < 0 else "white")

@@ -13,6 +13,7 @@ from src.similarity import PairwiseDistribution, check_rows
 TOPIC, FACTS, ALL_GRADES = (0, 1, 2), (2, 3, 4), (0, 1, 2, 3, 4)
 Cosines = Float[np.ndarray, " pairs"]
 Grades = Int[np.ndarray, " pairs"]
+Scale = Grades | Float[np.ndarray, " pairs"]  # grades of any scale
 Related = Bool[np.ndarray, " pairs"]
 WORD = r"(?u)\b\w\w+\b|[^\w\s.,;:!?'\"()-]"  # two letters or more, or a symbol: there are sentences of emoji alone
 RELATED_FROM = 2  # the grade from which on two sentences count as related: the same event
@@ -28,16 +29,18 @@ WANTED = {
 # ---- order and separation, of pairs of known grade ----
 
 
-def order(cosines: Cosines, grades: Grades, among: tuple[int, ...] = ALL_GRADES) -> float:
-    """Spearman correlation of cosine and grade over the pairs of the grades named, in [-1, 1].
+def order(cosines: Cosines, grades: Scale, among: tuple[int, ...] | None = None) -> float:
+    """Spearman correlation of cosine and grade over the pairs of the grades named, or of all pairs, in [-1, 1].
 
     `topic_order` is `among=TOPIC`, `fact_order` is `among=FACTS`; grades should be equally frequent. Raises
     `ValueError` where it is undefined: all cosines or all grades equal.
     """
     check_graded(cosines, grades)
-    chosen = np.isin(grades, among)
+    chosen = np.ones(len(grades), bool) if among is None else np.isin(grades, among)
     if len(set(grades[chosen])) < 2 or np.ptp(cosines[chosen]) == 0:
-        raise ValueError(f"no order among grades {among}: {chosen.sum()} pairs with equal grades or equal cosines")
+        raise ValueError(
+            f"no order among {among or 'all'} grades: {chosen.sum()} pairs with equal grades or equal cosines"
+        )
     return float(spearmanr(cosines[chosen], grades[chosen]).statistic)
 
 

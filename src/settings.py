@@ -57,6 +57,11 @@ class TrainingSettings:
     def __post_init__(self):
         check_parameters(vars(self))
 
+    @classmethod
+    def of(cls, given: Mapping[str, object]) -> "TrainingSettings":
+        """Those among the names of a notebook, its `globals()`."""
+        return cls(**{field.name: given[field.name] for field in fields(cls)})
+
     @property
     def rate(self) -> float:
         """The learning rate."""
@@ -116,7 +121,7 @@ class LookSettings:
     """What fine_tune.ipynb compares and shows beyond the training that `python -m src.training` does."""
 
     simcse_epochs: int = 3  # of the SimCSE runs, which are looked at after each
-    simcse_sentences: int = 1_536  # that they are trained on
+    simcse_sentences: int = 1_024  # that they are trained on
     other_temperature: float | None = 0.4  # of a second SimCSE run; None to do without
     test_sentences: int = 1_500  # a seeded draw from the test split
     judging_pairs: int = 200  # graded pairs of each kind and grade, to choose thresholds on and to judge by

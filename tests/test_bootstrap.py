@@ -10,7 +10,7 @@ from src.bootstrap import (
     resampled_distributions,
     resampled_rows,
 )
-from src.scorecard import score
+from src.scoring import score
 from src.similarity import BINS, pairwise_distribution
 
 
@@ -72,17 +72,11 @@ def test_whole_clusters_are_drawn_with_replacement():
 def test_what_is_resampled():
     corpus = pd.DataFrame({"sentence": list("abcd"), "sport": list("ssst"), "event": list("eefe")})
     assert clusters_of(corpus).tolist() == [0, 0, 1, 2]  # the event e of another sport is another
-    assert clusters_of(corpus, "sport").tolist() == [0, 0, 0, 1]
     assert clusters_of(corpus.drop(columns="event")).tolist() == [0, 1, 2, 3]  # a sport is not an event
-    assert clusters_of(corpus.drop(columns="event"), "sport").tolist() == [0, 0, 0, 1]
     pairs = pd.DataFrame({"sentence1": list("aabc"), "sentence2": "z"})
     assert clusters_of(pairs).tolist() == [0, 0, 1, 2]
-    assert clusters_of(pairs.assign(sport1=list("ssts"))).tolist() == [0, 0, 1, 0]
     templates = ["s/e/test/0", "s/f/test/1", "s/e/test/2", "t/e/test/0"]
     assert clusters_of(pairs.assign(template1=templates)).tolist() == [0, 1, 0, 2]
-    assert clusters_of(pairs.assign(template1=templates), "sport").tolist() == [0, 0, 0, 1]
-    with pytest.raises(ValueError, match="resample is 'pairs'"):
-        clusters_of(pairs, "pairs")
 
 
 def test_clusters_are_joined_whole():

@@ -26,7 +26,15 @@ def distributions(unit_rows):
     }
 
 
-@pytest.mark.parametrize("draw", [plots.stacked_histograms, plots.overlaid_histograms])
+def one_panel(distributions, title):
+    return plots.overlaid_histograms({"": distributions}, title)
+
+
+def a_panel_each(distributions, title):
+    return plots.overlaid_histograms({name: {name: d} for name, d in distributions.items()}, title)
+
+
+@pytest.mark.parametrize("draw", [plots.stacked_histograms, one_panel, a_panel_each])
 def test_what_is_compared_shares_bins_and_axes(distributions, draw):
     figure = draw(distributions, "title")
     stairs = [patch.get_data() for axis in figure.axes for patch in axis.patches if hasattr(patch, "get_data")]
@@ -39,6 +47,28 @@ def test_what_is_compared_shares_bins_and_axes(distributions, draw):
     words += " ".join(axis.get_title(loc="left") for axis in figure.axes)
     for distribution in distributions.values():
         assert f"width {distribution.width:.2f}" in words
+
+
+def test_a_name_keeps_its_colour_from_picture_to_picture():
+    def colours(*runs):
+        figure = plots.by_epoch({"width": {run: [0.3, 0.4] for run in runs}}, "title")
+        return dict(zip(runs, (line.get_color() for line in figure.axes[0].lines)))
+
+    plots.fix_colours(["base", "a", "b"])
+    try:
+        drawn = colours("b", "new", "a")
+        assert {name: drawn[name] for name in "ab"} == colours("a", "b")
+        assert len({*drawn.values(), plots.COLOURS[0]}) == 4  # none is another's, nor the base's
+    finally:
+        plots.fix_colours([])
+
+
+def test_over_time_the_lines_get_darker(distributions):
+    epochs = {"base": distributions["wide"]} | {f"epoch {e}": distributions["narrow"] for e in (1, 2, 3)}
+    figure = plots.overlaid_histograms({"SimCSE": epochs}, "title", over_time=True)
+    shades = [sum(patch.get_edgecolor()[:3]) for patch in figure.axes[0].patches[1:]]
+    assert sorted(shades, reverse=True) == shades
+    assert len(set(shades)) == 3
 
 
 def test_a_picture_is_saved_with_settings_versions_and_numbers(distributions, tmp_path):

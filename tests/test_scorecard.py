@@ -1,20 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from src import scorecard
-from src.quality import alignment, auc, order, recalls, rung_auc, rung_d_prime
-from src.scorecard import (
-    MAIN,
-    MEASURES,
-    compare,
-    format_estimate,
-    rescaled,
-    score,
-    score_pairs,
-    side_by_side,
-    values_of,
-)
+from src import scoring
+from src.quality import alignment, auc, order, recalls, rung_auc, rung_d_prime, word_overlap
+from src.scorecard import MAIN, MEASURES, compare, rescaled, values_of
+from src.scoring import score, score_pairs, score_word_overlap
 from src.sentences import generate_sentences, graded_pairs
 from src.similarity import cosines_of_pairs, mean_width, pairwise_distribution, within_groups
 
@@ -45,9 +38,7 @@ def encode(corpus, pairs):
 
 @pytest.fixture(scope="module")
 def card(corpus, pairs, encode):
-    return score(
-        "random", encode, corpus, pairs, base=encode, replicates=40, thresholds_from=pairs[pairs["grade"] != 3]
-    )
+    return score("random", encode, corpus, pairs, encode, pairs[pairs["grade"] != 3], everyday=pairs, replicates=40)
 
 
 def test_every_measure_is_there_with_an_interval(card, corpus, encode):
@@ -90,14 +81,16 @@ def test_each_measure_of_pairs_is_of_its_own_kind_and_grades(card, pairs, encode
     expected |= recalls(cosines[others], related[others], cosines[same & related])
     expected["alignment"] = alignment(cosines[same & (grades == 4)])
     assert {measure: card.values[measure] for measure in expected} == pytest.approx(expected)
+    assert card.values["everyday_order"] == pytest.approx(order(cosines, grades))  # whatever their kind
     assert set(card.values) - set(expected) == {
-        "width", "width_within", "mean", "std", "uniformity", "effective_rank", "agreement",
+        "width", "width_within", "mean", "std", "uniformity", "effective_rank", "agreement", "everyday_order",
     }  # fmt: skip
+    assert np.array_equal(card.cosines, cosines[same])
 
 
 def test_replicates_are_the_measures_of_resampled_events(monkeypatch):
     """Three events, resampled whole: each replicate is the measure of one of ten explicit resamples."""
-    monkeypatch.setattr(scorecard, "FEWEST_PAIRS", 2)
+    monkeypatch.setattr(scoring, "FEWEST_PAIRS", 2)
     table = pd.DataFrame({"sentence1": list("abcabc"), "sentence2": "z", "grade": [0, 0, 0, 1, 1, 1]})
     table = table.assign(kind="balanced", template1="sport/" + table["sentence1"] + "/test/0")
     cosines = np.array([0.1, 0.25, 0.3, 0.2, 0.35, 0.9])
@@ -148,7 +141,7 @@ def test_a_difference_is_marked_where_its_interval_excludes_zero(pairs):
     same = score_pairs("chance", chance, pairs, replicates=40)
     better = score_pairs("better", pairs["grade"].to_numpy() * 0.1 + 0.01 * chance, pairs, replicates=40)
     table = compare([same, better])
-    assert table.loc["fact_order", "better"] == format_estimate(better.estimate("fact_order")) + "*"
+    assert table.loc["fact_order", "better"] == "{:.3f} [{:.3f}, {:.3f}]*".format(*better.estimate("fact_order"))
     assert not table["chance"].str.endswith("*").any()
     assert compare([better, same]).loc["fact_order", "chance"].endswith("*")
     value, low, high = better.estimate("fact_order", minus=same)
@@ -158,7 +151,6 @@ def test_a_difference_is_marked_where_its_interval_excludes_zero(pairs):
     for other in (
         score_pairs("other seed", chance, pairs, replicates=40, seed=1),
         score_pairs("other replicates", chance, pairs, replicates=30),
-        score_pairs("resampled otherwise", chance, pairs, "sport", replicates=40),
         score_pairs("other pairs", chance[1:], pairs[1:], replicates=40),
     ):
         with pytest.raises(ValueError, match="same data"):
@@ -192,8 +184,6 @@ def test_pairs_without_events():
 
 def test_bad_input(corpus, pairs, encode):
     cosines = 0.1 * np.arange(len(pairs))
-    with pytest.raises(ValueError, match="resample is 'pairs'"):
-        score("x", encode, corpus, resample="pairs")
     with pytest.raises(ValueError, match="equal cosines"):
         score_pairs("constant", np.ones(len(pairs)), pairs)
     with pytest.raises(ValueError, match=f"{len(pairs) - 1} cosines.*{len(pairs)} grades"):
@@ -204,17 +194,27 @@ def test_bad_input(corpus, pairs, encode):
         score_pairs("none", np.zeros(0), pairs[:0])
 
 
-def test_cards_of_different_data_side_by_side(card, corpus, encode):
-    other = score("thirty", encode, corpus[:30], resample="sport", replicates=10)
-    table = side_by_side([other, card], [*MAIN, "effective_rank"])
-    assert list(table.columns) == ["thirty", "random"]
+def test_a_card_without_a_measure_has_an_empty_cell(card, corpus, encode):
+    bare = replace(card, name="bare", values={"width": card.values["width"]})
+    table = compare([bare, card], [*MAIN, "effective_rank"])
     assert list(table.index) == [*MAIN, "effective_rank"]
-    assert table.loc["topic_order", "thirty"] == ""
-    assert not table.stack().str.contains("*", regex=False).any()
-    assert table.loc["width", "random"].startswith(f"{card.values['width']:.3f} [")
-    assert table.loc["effective_rank", "random"] == f"{card.values['effective_rank']:.3f}"
+    assert list(table.iloc[1:, 0]) == [""] * len(MAIN)
+    assert table.iloc[0, 1].startswith(f"{card.values['width']:.3f} [")
+    assert table.loc["effective_rank"].iloc[1] == f"{card.values['effective_rank']:.3f}"
     with pytest.raises(ValueError, match="same data"):
-        compare([other, card])
+        compare([score("thirty", encode, corpus[:30], replicates=10), card])
+
+
+def test_word_overlap_is_the_best_of_three_in_each_measure(pairs):
+    train, validation = ["the keeper saves a penalty"], pairs[pairs["grade"] != 3].reset_index(drop=True)
+    best = score_word_overlap(train, pairs, validation)
+    rows, chosen_on = (
+        word_overlap(train, table["sentence1"].tolist(), table["sentence2"].tolist()) for table in (pairs, validation)
+    )
+    cards = [score_pairs(n, rows[n], pairs, (chosen_on[n], validation), replicates=1).values for n in rows]
+    assert best == {measure: max(values[measure] for values in cards) for measure in cards[0]}
+    assert "recall_at_precision[0.9]" in best
+    assert "recall_at_precision[0.9]" not in score_word_overlap(train, pairs)
 
 
 def test_a_resampling_of_few_sentences_may_have_but_one():
@@ -222,14 +222,6 @@ def test_a_resampling_of_few_sentences_may_have_but_one():
     card = score("three", lookup("abc", rows), corpus, replicates=100)
     assert 70 < np.isfinite(card.replicates["mean"]).sum() < 100
     assert card.estimate("mean") == pytest.approx((0, 0, 0), abs=1e-3)
-
-
-def test_a_sport_is_resampled_only_when_asked_for(unit_rows):
-    corpus = pd.DataFrame({"sentence": [str(row) for row in range(30)]})
-    encode, grouped = lookup(corpus["sentence"], unit_rows(30, 8)), corpus.assign(sport=["a", "b"] * 15)
-    alone = score("x", encode, corpus, replicates=20).replicates["width"]
-    assert score("x", encode, grouped, replicates=20).replicates["width"].equals(alone)
-    assert not score("x", encode, grouped, replicates=20, resample="sport").replicates["width"].equals(alone)
 
 
 def test_the_rescaled_base_is_the_base_but_for_its_range(card):

@@ -11,7 +11,8 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel
 
 from src.encoder import load_encoder
-from src.scorecard import MEASURES, compare, score
+from src.scorecard import MEASURES, compare
+from src.scoring import score
 from src.sharing import save_encoder, write_card
 from src.thresholds import choose_thresholds
 from src.transforms import Centering, SpectralScaling

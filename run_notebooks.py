@@ -164,14 +164,21 @@ def execute(notebook: str, parameters: dict, runs: Path) -> nbformat.NotebookNod
 
 
 def tidy(node: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop the progress bars; other words on stderr stay."""
+    """Drop the progress bars; other words on stderr stay. A picture's alternative text is the heading above it."""
+    heading = ""
     for cell in node.cells:
-        if cell.cell_type == "code":
+        headings = [line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")]
+        if cell.cell_type == "markdown":
+            heading = headings[-1] if headings else heading
+        else:
             cell.outputs = [
                 output
                 for output in cell.outputs
                 if not (output.get("name") == "stderr" and ("\r" in output.text or not output.text.strip()))
             ]
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    output.metadata["image/png"] = {"alt": heading}
     return node
 
 

@@ -24,6 +24,9 @@ SHOWN = (
     "recall_at_precision[0.9]", "recall_at_fpr[0.01]", "order", "topic_order", "fact_order", "adversarial_topic_order",
     "adversarial_fact_order", "name_trap_auc", "width", "width_within", "everyday_order",
 )  # fmt: skip
+DRAWN = (
+    "recall_at_precision[0.9]", "recall_at_fpr[0.01]", "topic_order", "fact_order", "width_within", "everyday_order",
+)  # fmt: skip
 PART_HELP = "which of how many processes this is, as in 1/2: each has its share of the runs"
 
 

@@ -32,6 +32,7 @@ from transformers import PrinterCallback
 
 from experiments import (
     CACHE,
+    DRAWN,
     FIGURES,
     JUDGING,
     MAX_LENGTH,
@@ -75,6 +76,7 @@ WAYS = {  # and the numbers of pairs that each is given
     "proposed pairs": (30, 100, 300, 1_000),
     "random pairs": (100, 300),
 }
+NOT_DRAWN = ("ranking, temperature 0.1",)  # one line fewer: it is in the numbers
 
 
 def run(data: SportData, model: str, way: str, count: int, draw: int) -> dict:
@@ -144,19 +146,21 @@ def grid(model: str, draws: Sequence[int]) -> list[tuple]:
 def write_figure(model: str, lines: list[dict]) -> None:
     """Each measure against the number of pairs: means of the draws, and from the lowest to the highest."""
     table = pd.DataFrame(line for line in lines if line["model"] == model and "measures" in line)
-    numbers = {measure: {} for measure in SHOWN}
-    figure, axes = plt.subplots(3, 4, figsize=(12, 8.5), dpi=100, layout="constrained")
-    for axis, measure in zip(axes.flat, SHOWN):
-        for way, of_way in table.groupby("way", sort=False):
-            by_count = of_way.groupby("pairs")["measures"]
-            numbers[measure][way] = {n: mean_and_range([m[measure] for m in runs]) for n, runs in by_count}
-        numbers[measure] = {way: numbers[measure][way] for way in ("base", *WAYS) if way in numbers[measure]}
-        label_curves(axis, numbers[measure])
-        axis.set_title(plots.label_of(measure), fontsize="small")
+    by_way = {way: table[table["way"] == way].groupby("pairs")["measures"] for way in ("base", *WAYS)}
+    numbers = {
+        measure: {
+            way: {n: mean_and_range([m[measure] for m in runs]) for n, runs in by_count}
+            for way, by_count in by_way.items()
+            if len(by_count)
+        }
+        for measure in SHOWN
+    }
+    figure, axes = plt.subplots(2, 3, figsize=(10, 6.5), dpi=100, layout="constrained")
+    for axis, measure in zip(axes.flat, DRAWN):
+        label_curves(axis, {way: by_count for way, by_count in numbers[measure].items() if way not in NOT_DRAWN})
+        axis.set_title(plots.label_of(measure), fontsize="medium")
         axis.set_xlabel("graded pairs")
-    for unused in axes.flat[len(SHOWN) :]:
-        unused.remove()
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     draws = {way: runs["pairs"].value_counts().to_dict() for way, runs in table.groupby("way")}
     most = table["draw"].nunique()
     figure.suptitle(f"{model}, test split: what graded pairs buy, {most} draws of pairs or fewer", fontsize="medium")

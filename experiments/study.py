@@ -13,6 +13,7 @@ from itertools import product
 
 from experiments import (
     CACHE,
+    DRAWN,
     FIGURES,
     MAX_LENGTH,
     MODEL,
@@ -54,7 +55,8 @@ def write_figure(lines: list[dict]) -> None:
         of_temperature = panels[measure].setdefault(f"temperature {line['temperature']}", [])
         of_temperature.append([measures[measure] for measures in line["epochs"]])
     seeds = sorted({line["seed"] for line in lines})
-    figure = plots.by_epoch(panels, f"SimCSE, {MODEL}, validation split, seeds: {len(seeds)}")
+    title = f"SimCSE, {MODEL}, validation split, seeds: {len(seeds)}"
+    figure = plots.by_epoch({measure: panels[measure] for measure in DRAWN}, title, columns=3)
     settings = {"model": MODEL, "train_sentences": SENTENCES, "epochs": EPOCHS, "seed": seeds}
     plots.save_figure(figure, FIGURES, "study", settings, panels)
 

@@ -1,7 +1,7 @@
 """Every picture of the notebooks: drawn from values already computed, saved beside a JSON of settings and numbers."""
 
 from collections.abc import Iterable, Sequence
-from itertools import cycle, product
+from itertools import cycle
 from pathlib import Path
 from textwrap import fill
 
@@ -15,7 +15,7 @@ from pandas.io.formats.style import Styler
 from scipy.stats import norm
 from sklearn.metrics import precision_recall_curve
 
-from src.quality import Cosines, rung_auc, rung_d_prime
+from src.quality import Cosines, rung_auc
 from src.records import library_versions, write_atomically, write_json
 from src.scorecard import MAIN, Scorecard
 from src.similarity import PairwiseDistribution
@@ -26,7 +26,6 @@ MARKERS = "osD^vP*X<>"
 GRADES = {0: "other sport", 1: "same sport", 2: "same event", 3: "one fact differs", 4: "same facts"}
 LABELS = {"width": "width of all pairs", "width_within": "width within a sport", "mean": "mean cosine"}
 LABELS |= {f"rung_auc[{k}]": f"{GRADES[k]} above {GRADES[k - 1]}" for k in (1, 2, 3, 4)}
-LABELS |= {f"rung_d_prime[{k}]": f"d′ of {GRADES[k]} and {GRADES[k - 1]}" for k in (1, 2, 3, 4)}
 LABELS |= {"recall_at_precision[0.9]": "related pairs found at precision 0.9"}
 LABELS |= {f"recall_at_fpr[{rate}]": f"found at a false-positive rate of {rate}" for rate in (0.05, 0.01)}
 LABELS |= {"order": "order of all grades", "everyday_order": "everyday language"}
@@ -93,9 +92,9 @@ def corpus_overview(counts: dict[str, dict[str, int]], lengths: Sequence[int], t
 
 
 def stacked_histograms(distributions: dict[str, PairwiseDistribution], title: str) -> Figure:
-    """One histogram above the other on shared bins and axes, each with mean, p5, p95 and width marked."""
+    """One histogram above the other on shared bins, each with mean, p5, p95 and width marked."""
     title = f"{title}\nshaded: p5 to p95, nine pairs in ten; dashed: mean"
-    figure, axes = _grid(len(distributions), 2.1, title, columns=1, sharex=True, sharey=True)
+    figure, axes = _grid(len(distributions), 2.1, title, columns=1, sharex=True)
     for axis, (label, distribution), colour in zip(axes, distributions.items(), _colours(distributions)):
         axis.axvspan(distribution.quantile(0.05), distribution.quantile(0.95), color=colour, alpha=0.12, lw=0)
         axis.axvline(distribution.mean, color=colour, lw=1.5, ls="--")
@@ -158,10 +157,10 @@ def loss_curves(losses: dict[str, Sequence[float]], title: str) -> Figure:
     return figure
 
 
-def by_epoch(panels: dict[str, dict[str, Sequence]], title: str) -> Figure:
+def by_epoch(panels: dict[str, dict[str, Sequence]], title: str, columns: int = 4) -> Figure:
     """One panel a measure, one line a run: `panels[measure][run]` holds its values from epoch 0 (base) on, of shape
     (epochs + 1,), or (seeds, epochs + 1) for the mean and, shaded, lowest to highest."""
-    figure, axes = _grid(len(panels), 3, title)
+    figure, axes = _grid(len(panels), 3, title, columns)
     for axis, (measure, runs) in zip(axes, panels.items()):
         for (run, values), colour, marker in zip(runs.items(), _colours(["base", *runs])[1:], cycle(MARKERS[1:])):
             values = np.atleast_2d(values)
@@ -177,29 +176,26 @@ def by_epoch(panels: dict[str, dict[str, Sequence]], title: str) -> Figure:
 
 
 def frontier(families: dict[str, dict[str, dict[str, Estimate]]], control: dict[str, float], title: str) -> Figure:
-    """Orders against widths: a row of panels for each measure whose name begins with "width", a column for each other.
-    A model is better than another where its line is above the other's at the same width.
-    `families[model][transform][measure]` is value, low and high; `control[order]` has no width: it is a dashed line."""
-    measures = next(iter(next(iter(families.values())).values()))
-    widths = [measure for measure in measures if measure.startswith("width")]
-    orders = [measure for measure in measures if measure not in widths]
-    figure, axes = _grid(len(widths) * len(orders), 4, title, columns=len(orders), sharey="col")
-    for axis, (width, order) in zip(axes, product(widths, orders)):
-        named = []  # so that lines of the same transforms are annotated once
+    """Each order against the width, a panel an order. A model is better than another where its line is above the
+    other's at the same width. `families[model][transform][measure]` is value, low and high; `control[order]` has no
+    width: it is a dashed line."""
+    points = next(iter(families.values()))
+    orders = [measure for measure in next(iter(points.values())) if measure != "width"]
+    figure, axes = _grid(len(orders), 4, title)
+    for axis, order in zip(axes, orders):
         for (label, points), colour, marker in zip(families.items(), _colours(families), cycle(MARKERS)):
-            x = [point[width][0] for point in points.values()]
+            x = [point["width"][0] for point in points.values()]
             values, lows, highs = np.array([point[order] for point in points.values()]).T
             axis.plot(x, values, color=colour, marker=marker, label=label)
             axis.fill_between(x, lows, highs, color=colour, alpha=0.12, lw=0)
-            if len(points) == 1:  # too narrow to be shaded
+            if len(points) == 1:  # too narrow to be shaded, and its label is its name
                 axis.vlines(x, lows, highs, color=colour, lw=1)
-            elif points.keys() not in named:
-                named.append(points.keys())
-                for name, *place in zip(points, x, values):
-                    axis.annotate(name, place, (0, 6), textcoords="offset points", ha="center", fontsize=7)
+                continue
+            for name, *place in zip(points, x, values):
+                axis.annotate(name, place, (0, 6), textcoords="offset points", ha="center", fontsize=7)
         if order in control:
             axis.axhline(control[order], color="grey", ls="--", lw=1, label="word overlap, best of three")
-        axis.set(xlabel=f"{label_of(width)} (p95 − p5)", ylabel=f"{label_of(order)} (Spearman)", xmargin=0.08)
+        axis.set(xlabel=f"{label_of('width')} (p95 − p5)", ylabel=f"{label_of(order)} (Spearman)", xmargin=0.08)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 
@@ -210,7 +206,7 @@ def ridgeline(panels: dict[str, tuple[Cosines, Grades]], title: str, xlabel: str
     cosines, grades = (np.concatenate(values) for values in zip(*panels.values()))
     scale, margin = np.unique(grades), 0.05 * (np.ptp(cosines) or 1)
     grid = np.linspace(cosines.min() - margin, cosines.max() + margin, 400)
-    title += "\nline: median; bar: p5 to p95; on the right: this grade above the one below it"
+    title += "\nline: median; bar: p5 to p95; AUC: probability that a pair is above one of the grade below"
     figure, axes = _grid(len(panels), max(4.4, 0.6 * len(scale)), title, sharex=True, sharey=True)
     for axis, (label, (cosines, grades)) in zip(axes, panels.items()):
         ranks = np.searchsorted(scale, grades)
@@ -223,11 +219,9 @@ def ridgeline(panels: dict[str, tuple[Cosines, Grades]], title: str, xlabel: str
             low, median, high = np.quantile(chosen[rank], [0.05, 0.5, 0.95])
             axis.plot([low, high], [rank, rank], color=colour, lw=3, solid_capstyle="butt")
             axis.plot([median, median], [rank, rank + np.interp(median, grid, height)], color="black", lw=1.5)
-            try:
-                words = f"AUC {rung_auc(cosines, ranks, rank):.2f}, d′ {rung_d_prime(cosines, ranks, rank):.2f}"
-            except ValueError:  # no grade below, a single pair, or all equal
-                continue
-            axis.annotate(words, (0.99, rank - 0.2), xycoords=("axes fraction", "data"), ha="right", fontsize=8)
+            if min(len(chosen[rank]), len(chosen.get(rank - 1, ()))) > 1:
+                words = f"AUC {rung_auc(cosines, ranks, rank):.2f}"
+                axis.annotate(words, (0.99, rank - 0.2), xycoords=("axes fraction", "data"), ha="right", fontsize=8)
         axis.set(title=label, xlabel=xlabel, xlim=(grid[0], grid[-1]))
     names = GRADES if set(scale) <= set(GRADES) else {}  # a user's own scale has no names
     axes[0].set_yticks(range(len(scale)), [f"{grade:g} {names.get(grade, '')}".strip() for grade in scale])

@@ -1,7 +1,7 @@
 """What a run depends on: the defaults of notebook 3 and of `python -m src.training`, checked where they enter."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -74,13 +74,6 @@ class TrainingSettings:
         """What progress bars and pictures call it."""
         words = self.objective.replace("_", " ").replace("simcse", "SimCSE")
         return f"{words}, temperature {self.temperature}" if "simcse" in self.objective else words
-
-    def without_pairs(self) -> "TrainingSettings":
-        """What is learnt where there are no graded pairs: topic and facts instead of them, and a line says so."""
-        if self.objective != "graded_pairs":
-            return self
-        print("There are no graded pairs to learn from: topic and facts are learnt from the sentences.", flush=True)
-        return replace(self, objective="topic_and_facts")
 
     def used(self) -> dict:
         """The settings that the objective uses."""

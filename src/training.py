@@ -239,24 +239,26 @@ def train_and_save(run: RunSettings, settings: TrainingSettings) -> None:
     process = PartialState(cpu=not torch.cuda.is_available())  # under a launcher: joins the others, picks a GPU
     check_model_folder(run.saved_model)
     encoder = load_encoder(run.model, run.pooling, run.max_length, run.models_folder, run.cache_folder)
-    if settings.objective == "supervised_simcse":
-        rows = load_triplets(run.triplets_path)
+    rows, pairs, rehearsal = [], None, None
+    if settings.objective == "graded_pairs":
+        if not run.pairs_path:
+            raise ValueError("graded_pairs learns from pairs: name a file as pairs_path, or another objective")
+        source, graded = run.pairs_path, load_pairs(run.pairs_path, settings.seed)
+        pairs, *_ = draw_pairs(graded, run.graded_train_pairs, 0, settings.seed)
+    elif settings.objective == "supervised_simcse":
+        source, rows = run.triplets_path, load_triplets(run.triplets_path)
     else:
-        corpus = split_sentences(load_sentences(run.corpus_path, run.text_column, run.duplicates_from), settings.seed)
-        rows = draw_sentences(corpus, "train", run.train_sentences, settings.seed)["sentence"].tolist()
-    pairs = rehearsal = None
-    if settings.objective == "graded_pairs" and run.pairs_path and run.graded_train_pairs:
-        pairs, *_ = draw_pairs(load_pairs(run.pairs_path, settings.seed), run.graded_train_pairs, 0, settings.seed)
-    else:
-        settings = settings.without_pairs()
+        source, table = run.corpus_path, load_sentences(run.corpus_path, run.text_column, run.duplicates_from)
+        drawn = draw_sentences(split_sentences(table, settings.seed), "train", run.train_sentences, settings.seed)
+        rows = drawn["sentence"].tolist()
     if settings.objective == "topic_and_facts" and run.rehearsal_path:
         rehearsal = load_sentences(run.rehearsal_path)["sentence"].tolist()
+    count = len(rows if pairs is None else pairs)
     if process.is_main_process:
-        rows_or_pairs = f"{len(pairs)} graded pairs" if settings.objective == "graded_pairs" else f"{len(rows):,} rows"
-        print(f"{settings}, {rows_or_pairs}, {process.num_processes} processes", flush=True)
+        print(f"{settings}, {count:,} rows of {source}, {process.num_processes} processes", flush=True)
     fine_tune(encoder, rows, settings, pairs=pairs, rehearsal=rehearsal)
     if process.is_main_process:
-        record = asdict(settings) | {"corpus": run.corpus_path, "sentences": len(rows)}
+        record = asdict(settings) | {"corpus": source, "rows": count}
         print(f"saved to {save_encoder(encoder, run.saved_model, record)}")
     process.wait_for_everyone()  # a process that ends while another still talks may abort
 

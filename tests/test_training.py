@@ -408,7 +408,7 @@ def test_the_command_trains_and_saves(tiny_folder, some_sentences, tmp_path, mon
     command(monkeypatch, tmp_path, **common, **own, objective="simcse", temperature=0.4)
     assert str(tmp_path / "saved") in capsys.readouterr().out
     record = read_json(tmp_path / "saved" / "training.json")
-    assert (record["temperature"], record["sentences"], record["corpus"]) == (0.4, 40, own["corpus_path"])
+    assert (record["temperature"], record["rows"], record["corpus"]) == (0.4, 40, own["corpus_path"])
     base, tuned = (load_encoder(str(folder), "mean") for folder in (tiny_folder, tmp_path / "saved"))
     assert tuned.weights_checksum() != base.weights_checksum()
     rows = pd.DataFrame({"anchor": some_sentences[:16], "positive": some_sentences[16:32]})
@@ -416,11 +416,17 @@ def test_the_command_trains_and_saves(tiny_folder, some_sentences, tmp_path, mon
     supervised = {"objective": "supervised_simcse", "triplets_path": str(tmp_path / "triplets.csv")}
     command(monkeypatch, tmp_path, **common, **supervised)
     assert read_json(tmp_path / "saved" / "training.json")["objective"] == "supervised_simcse"
-    command(monkeypatch, tmp_path, **common, **own)  # no pairs of another corpus to learn from
-    assert "There are no graded pairs" in capsys.readouterr().out
-    assert read_json(tmp_path / "saved" / "training.json")["objective"] == "topic_and_facts"
+    with pytest.raises(SystemExit, match="name a file as pairs_path"):  # not those of the sport corpus
+        command(monkeypatch, tmp_path, **common, **own)
+    graded = pd.DataFrame(
+        {"sentence1": some_sentences[:32], "sentence2": some_sentences[32:64], "grade": [0, 2, 4, 1] * 8}
+    )
+    graded.to_csv(tmp_path / "pairs.csv", index=False)
+    command(monkeypatch, tmp_path, **common, corpus_path="not read", pairs_path=str(tmp_path / "pairs.csv"))
+    record = read_json(tmp_path / "saved" / "training.json")
+    assert (record["objective"], record["rows"]) == ("graded_pairs", 12)  # as the splits were drawn
     with pytest.raises(SystemExit, match=r"^Stopped\. there is no file .*typo\.csv$"):
-        command(monkeypatch, tmp_path, **common, **(own | {"corpus_path": "typo.csv"}))
+        command(monkeypatch, tmp_path, **common, **(own | {"corpus_path": "typo.csv", "objective": "simcse"}))
 
 
 def test_the_command_refuses_a_misspelt_parameter(tmp_path, monkeypatch):

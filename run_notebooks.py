@@ -61,8 +61,10 @@ def notebook_parameters(profile: str, assignments: list[str], runs: Path) -> dic
             raise ValueError(f"{profile}: {notebook} has no parameter {unknown.pop()!r}, only {', '.join(defaults)}")
         outputs = {name: f"{runs}/{defaults[name].removeprefix('runs/')}" for name in REDIRECTED if name in defaults}
         given = given | {name: overrides[name] for name in defaults if name in overrides}
+        if "corpus_path" in given and "pairs_path" in defaults:  # the pairs that come with it are of the sport corpus
+            given = {"pairs_path": None} | given
+        check_parameters(defaults | given)
         parameters[notebook] = outputs | {name: from_here(name, value) for name, value in given.items()}
-        check_parameters(parameters[notebook])
     if unknown := set(overrides) - everywhere:
         raise ValueError(f"no notebook has a parameter {unknown.pop()!r}, only {', '.join(sorted(everywhere))}")
     return parameters
@@ -117,6 +119,8 @@ def read_assignments(assignments: list[str]) -> dict:
         name, equals, value = assignment.partition("=")
         if not equals:
             raise ValueError(f"{assignment!r} is no NAME=VALUE")
+        if name in values:
+            raise ValueError(f"{name} is set twice")
         if value.casefold() in ("none", "null"):
             values[name] = None
         elif is_text(name):

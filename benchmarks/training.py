@@ -32,7 +32,7 @@ from benchmarks.pairwise import embeddings, peak, seconds
 from experiments.study import MAX_LENGTH, MODEL, SIMCSE, draw_data
 from src import plots
 from src.encoder import load_encoder
-from src.objectives import make_terms
+from src.objectives import make_objective
 from src.presets import find_weights
 from src.quality import FACTS, TOPIC, order
 from src.records import ROOT
@@ -88,13 +88,13 @@ def other_library() -> SentenceTransformer:
 def memory(batch_size: int, gradient_caching: bool) -> float:
     """GB at the peak of the second step, beside what is held before (on a GPU, of its memory); fp32."""
     encoder = load_encoder(MODEL, max_length=MAX_LENGTH)
-    (term,) = make_terms(encoder, draw_data("validation", max(BATCHES), 1)[0], SETTINGS, None, None, None)
+    objective = make_objective(encoder, draw_data("validation", max(BATCHES), 1)[0], SETTINGS)
     settings = replace(SETTINGS, gradient_caching=gradient_caching)
     optimizer = torch.optim.AdamW(encoder.model.parameters(), 1e-5)
     encoder.model.train()
 
     def step(rows: int) -> None:
-        batch_loss(encoder, [replace(term, batch_size=rows)], 0, settings).backward()
+        batch_loss(encoder, replace(objective, batch_size=rows), 0, settings).backward()
         optimizer.step()
         optimizer.zero_grad()
 

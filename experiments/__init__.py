@@ -42,7 +42,6 @@ class SportData:
         self.labelled = pairs[pairs["split"] == "train"]
         _, self.validation, self.pairs = draw_pairs(pairs, 0, judging, judged=split)
         self.everyday, _ = general_language_pairs()
-        self.rehearsal = load_sentences(ROOT / "data" / "everyday_sentences.txt")["sentence"].tolist()
 
     def measure(self, encode: Encode) -> dict[str, float]:
         return score(

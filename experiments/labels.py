@@ -50,7 +50,7 @@ from experiments import (
 from src import plots
 from src.encoder import load_encoder
 from src.grading import propose_pairs
-from src.objectives import PAIRS
+from src.objectives import PAIR_BATCH
 from src.presets import find_weights
 from src.records import ROOT
 from src.settings import TrainingSettings
@@ -92,7 +92,7 @@ def run(data: SportData, model: str, way: str, count: int, draw: int) -> dict:
         encoder = load_encoder(model, max_length=MAX_LENGTH, cache=CACHE if way == "base" else None)
         if way != "base":
             settings = replace(OWN.get(way, OWN["ranking"]), seed=draw)
-            fine_tune(encoder, data.training, settings, pairs=pairs, rehearsal=data.rehearsal)
+            fine_tune(encoder, data.training, settings, pairs=pairs)
         encode = partial(encoder.encode, progress=False)
     return {"measures": data.measure(encode)}
 
@@ -126,7 +126,7 @@ def train_there(model: str, pairs: pd.DataFrame, loss: str, seed: int) -> Encode
     columns = {"sentence1": pairs["sentence1"], "sentence2": pairs["sentence2"], "score": pairs["relatedness"]}
     with tempfile.TemporaryDirectory() as folder:
         arguments = SentenceTransformerTrainingArguments(
-            folder, max_steps=settings.pair_steps, per_device_train_batch_size=min(PAIRS, len(pairs)), seed=seed,
+            folder, max_steps=settings.pair_steps, per_device_train_batch_size=min(PAIR_BATCH, len(pairs)), seed=seed,
             learning_rate=settings.rate, warmup_steps=settings.pair_steps // 10, bf16=settings.bf16,
             lr_scheduler_type="constant_with_warmup", save_strategy="no", logging_strategy="no", report_to="none",
             disable_tqdm=True, use_cpu=not torch.cuda.is_available(),

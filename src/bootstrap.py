@@ -12,11 +12,12 @@ CLUSTERS = 200  # at most: `resampled_distributions` has a histogram for every t
 
 
 def clusters_of(table: pd.DataFrame) -> Int[np.ndarray, " rows"]:
-    """The number of the event that each row of a corpus or of pairs is resampled with, or of its (first) sentence."""
+    """A number for each row, equal in rows that are drawn together: those of one event, or, where events are not known,
+    of one (first) sentence."""
     if "template1" in table:  # sport/event/split/number
-        names = table["template1"].str.rsplit("/", n=2).str[0]
+        names = table["template1"].astype(str).str.rsplit("/", n=2).str[0]
     elif {"sport", "event"} <= set(table):
-        names = table["sport"] + "/" + table["event"]
+        names = table["sport"].astype(str) + "/" + table["event"].astype(str)
     else:
         names = table[next(column for column in ("sentence1", "sentence") if column in table)]
     return pd.factorize(names)[0].astype(np.int64)

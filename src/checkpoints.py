@@ -5,41 +5,35 @@ and losses at the end of each epoch.
 """
 
 import contextlib
-import hashlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from filelock import FileLock, Timeout
 
 from src.encoder import Encoder
-from src.objectives import Term
+from src.objectives import Objective
 from src.records import cache_key, output_folder, read_with_checksum, write_with_checksum
 from src.settings import TrainingSettings
 
 
 @contextlib.contextmanager
-def run_folder(
-    encoder: Encoder, settings: TrainingSettings, terms: Sequence[Term], targets: np.ndarray | None
-) -> Iterator[Path | None]:
+def run_folder(encoder: Encoder, settings: TrainingSettings, objective: Objective) -> Iterator[Path | None]:
     """Where this run is saved, named by all that it depends on; None without a cache. No other run may use the folder
-    until the end. `targets` are those that were given, not made of the sentences."""
+    until the end."""
     if encoder.cache is None:
         yield None
         return
     # a longer run begins as a shorter one does, and the settings of other objectives are not used
     used = settings.used() | {"epochs": None, "precision": settings.bf16}
-    texts = [[row["input_ids"] for row in view] for term in terms for view in term.views]
-    wanted = [
-        term.targets.tolist() for term in terms if term.targets is not None and term.targets.ndim == 1
-    ]  # of grades
-    given = None if targets is None else hashlib.sha256(targets.tobytes()).hexdigest()
+    texts = [[row["input_ids"] for row in view] for view in objective.views]
+    own = objective.targets
+    grades = own.tolist() if own is not None and own.ndim == 1 else []  # all other targets follow from the texts
     key = cache_key(
         "training", used, encoder.model.device.type, PartialState().num_processes, encoder.pooling,
-        encoder.weights_checksum(), texts, wanted, given,
+        encoder.weights_checksum(), texts, grades,
     )  # fmt: skip
     folder = output_folder(encoder.cache / f"{encoder.name}-{settings.objective}-{key}")
     lock = FileLock(folder / ".lock", timeout=0)
@@ -47,7 +41,7 @@ def run_folder(
         try:
             lock.acquire()
         except Timeout:
-            raise RuntimeError(f"another process is at this very run, in {folder}: wait for it, or stop it") from None
+            raise BlockingIOError(f"another process trains this very run, in {folder}: wait, or stop it") from None
         for half in folder.glob(".*.pt"):  # left by a process that was killed while it wrote
             half.unlink()
     try:

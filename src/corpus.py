@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from datasketch import MinHash, MinHashLSH
 
-from src.tables import find_column, read_table
+from src.tables import read_table, split_of, with_columns
 
 FEWEST = 20  # sentences of a corpus
 
@@ -29,7 +29,10 @@ def load_sentences(
     Raises `FileNotFoundError` or `ValueError` naming the line or row and what is wrong with it, `ConnectionError` when
     the hub does not answer. Nothing is ever written to the file.
     """
-    table = _with_sentence_column(read_table(path), path, text_column)
+    table = with_columns(read_table(path), "split", "sport", "event", "template")
+    table = _with_sentence_column(table, path, text_column)
+    if "split" in table:
+        table["split"] = split_names(table["split"], path)
     blank = table["sentence"].map(lambda sentence: isinstance(sentence, str) and not sentence.strip())
     if blank.any():
         warnings.warn(f"{path}: {blank.sum():,} blank rows of {len(table):,} were left out", stacklevel=2)
@@ -44,15 +47,17 @@ def load_sentences(
         table = table.drop(index=repeats).reset_index(drop=True)
     check_sentences(table["sentence"].tolist(), str(path))
     groups = [column for column in ("sport", "event") if column in table]
-    return table.assign(**{column: table[column].fillna("").astype(str) for column in groups})
+    return table.assign(**{column: table[column].astype(object).fillna("").astype(str) for column in groups})
 
 
 def _with_sentence_column(table: pd.DataFrame, path: Path | str, text_column: str) -> pd.DataFrame:
-    texts = [name for name in table if pd.api.types.is_string_dtype(table[name])]
-    text_column = find_column(table, text_column) or text_column
-    if text_column == "sentence" not in table and ("text" in texts or len(texts) == 1):
-        text_column = "text" if "text" in texts else texts[0]
-        if text_column != "text":
+    table = with_columns(table, text_column, "text")
+    if text_column == "sentence" not in table:
+        texts = [name for name in table if pd.api.types.is_string_dtype(table[name])]
+        if "text" in table:
+            text_column = "text"
+        elif len(texts) == 1:
+            text_column = texts[0]
             warnings.warn(f"{path} has no column 'sentence': {text_column!r} holds the sentences", stacklevel=3)
     if text_column not in table:
         raise ValueError(f"{path} has no column {text_column!r}, only {', '.join(map(str, table))}: set text_column")
@@ -125,9 +130,8 @@ def describe(sentences: Sequence[str], token_counts: Sequence[int], max_length: 
 
 def split_names(splits: pd.Series, path: Path | str) -> pd.Series:
     """train, validation or test. Raises `ValueError` naming the row of any other word."""
-    others = {"training": "train", "dev": "validation", "val": "validation", "valid": "validation", "testing": "test"}
-    names = splits.astype(str).str.strip().str.casefold().replace(others)
-    if len(wrong := np.flatnonzero(~names.isin(["train", "validation", "test"]))):
+    names = splits.astype(str).map(split_of)
+    if len(wrong := np.flatnonzero(names.isna())):
         found = splits.iloc[wrong[0]]
         raise ValueError(f"{path}, row {wrong[0] + 1}: the split is {found!r}: expected train, validation or test")
     return names

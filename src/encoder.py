@@ -4,10 +4,12 @@ import contextlib
 import hashlib
 import io
 import json
+import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -184,7 +186,7 @@ def load_encoder(
     if pooling not in POOLINGS:
         raise ValueError(f"pooling of {model} is {pooling!r}: set it to one of {', '.join(POOLINGS)}")
     transformer = _load_transformer(weights)
-    tokenizer = AutoTokenizer.from_pretrained(weights.parent, trust_remote_code=False)
+    tokenizer = _load_tokenizer(weights.parent, transformer)
     max_length = _check_max_length(max_length, saved_length or tokenizer.model_max_length, transformer)
     transformer.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     name = preset.name if preset else (folder if Path(model).expanduser().is_dir() else Path(model)).name
@@ -208,13 +210,30 @@ def _load_transformer(weights: Path) -> PreTrainedModel:
             weights.parent, config=config, dtype=torch.float32, trust_remote_code=False, output_loading_info=True,
             use_safetensors=".safetensors" in weights.name,  # a .bin loads through torch's weights-only unpickler
         )  # fmt: skip
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise ValueError(f"{weights} cannot be read, it may be half a download: {str(error).splitlines()[0]}") from None
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, struct.error, UnpicklingError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{weights} cannot be read, it may be half a download or another model's: {reason}") from None
     if missing := [key for key in report["missing_keys"] if "pooler" not in key]:
         raise ValueError(f"{weights} lacks {len(missing)} weights of the model, such as {missing[0]}")
     if wrong := [name for name, value in transformer.named_parameters() if not value.isfinite().all()]:
         raise ValueError(f"{weights} holds NaN or infinity, in {wrong[0]}: the training that wrote it failed")
     return transformer
+
+
+def _load_tokenizer(folder: Path, transformer: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """Raises `FileNotFoundError` where there is none, for then transformers would make one to which all sentences are
+    alike, and `ValueError` where it is another model's."""
+    if not any(file for pattern in ("tokenizer*", "vocab*", "*.model", "*bpe*") for file in folder.glob(pattern)):
+        raise FileNotFoundError(f"{folder} holds no tokenizer: put tokenizer.json and its kin there, too")
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    words = transformer.get_input_embeddings().num_embeddings
+    if not tokenizer.is_fast or tokenizer.pad_token is None or len(tokenizer) > words:
+        raise ValueError(
+            f"the tokenizer in {folder} cannot be used: a fast one (tokenizer.json) is needed, with a padding token and"
+            f" the model's own words (it has {len(tokenizer):,}, the model {words:,})"
+        )
+    tokenizer.padding_side = "right"
+    return tokenizer
 
 
 def _check_max_length(max_length: int | None, saved: int, transformer: PreTrainedModel) -> int:
@@ -242,7 +261,8 @@ def _sentence_transformers_settings(folder: Path) -> tuple[str | None, int | Non
     if prompt and not pooling.get("include_prompt", True):
         raise ValueError(f"{folder} leaves the prompt's tokens out of the pooling, which cannot be done here")
     names = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
-    modes = [mode for key, mode in names.items() if pooling.get(f"pooling_mode_{key}")]
+    flags = [key.removeprefix("pooling_mode_") for key, on in pooling.items() if key.startswith("pooling_mode_") and on]
+    modes = [names.get(flag, flag) for flag in flags]
     mode = pooling.get("pooling_mode", "+".join(modes))  # version 6 writes one word, older ones a flag for each
     return mode or None, lengths.get("max_seq_length"), prompt
 

@@ -11,7 +11,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.neighbors import NearestNeighbors
 
 from src.entities import find_entities, remove_entities
-from src.records import write_atomically
+from src.records import output_folder, write_atomically
 from src.similarity import Embeddings, check_unit_rows
 
 RANKS = tuple(2**k for k in range(12))  # how near the neighbours are that sentences are paired with: 1 is the nearest
@@ -68,13 +68,20 @@ def propose_pairs(sentences: Sequence[str], embeddings: Embeddings, count: int, 
 
 
 def write_sheet(pairs: pd.DataFrame, path: Path | str) -> None:
-    """Write pairs to grade as a CSV, and beside it a guide (.guide.txt). A sheet that is there is never overwritten:
-    raises `FileExistsError`, for it may hold grades."""
-    path = Path(path)
+    """Write pairs to grade as a CSV, each sentence in one line, and beside it a guide (.guide.txt)."""
+    path = check_sheet(path)
+    lines = {column: pairs[column].str.split().str.join(" ") for column in ("sentence1", "sentence2")}
+    write_atomically(path.with_suffix(".guide.txt"), lambda guide: guide.write_text(GUIDE, encoding="utf-8"))
+    write_atomically(path, lambda sheet: pairs.assign(**lines).to_csv(sheet, index=False))
+
+
+def check_sheet(path: Path | str) -> Path:
+    """Where a sheet may be written. One that is there is never overwritten: raises `FileExistsError`."""
+    path = Path(path).expanduser()
     if path.exists():
         raise FileExistsError(f"{path} exists and may hold grades: move it, or name another file")
-    write_atomically(path.with_suffix(".guide.txt"), lambda guide: guide.write_text(GUIDE, encoding="utf-8"))
-    write_atomically(path, lambda sheet: pairs.to_csv(sheet, index=False))
+    output_folder(path.parent)
+    return path
 
 
 def _neighbours(embeddings: Embeddings, rng: np.random.Generator) -> Int[np.ndarray, "n ranks"]:

@@ -32,12 +32,10 @@ def relation_loss(
     only differences of cosines order sentences: the loss of row i is the variance of its differences over the other
     rows.
     """
-    return _differences(embeddings, targets, stretch).var(dim=1, correction=0).mean()
-
-
-def rehearsal_loss(embeddings: Float[Tensor, "batch dim"], before: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
-    """Mean squared difference between a batch's cosines and those of the same sentences before training (unit rows)."""
-    return _differences(embeddings, before, 1.0).square().mean()
+    rows = F.normalize(embeddings, dim=-1)
+    differences = rows @ rows.T - stretch * (targets @ targets.T)
+    diagonal = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+    return differences[~diagonal].view(len(rows), -1).var(dim=1, correction=0).mean()
 
 
 def ranking_loss(
@@ -51,11 +49,3 @@ def ranking_loss(
     differences = (cosines[:, None] - cosines) / temperature
     too_high = differences[grades[:, None] < grades]  # above 0 where the pair of the lower grade has the higher cosine
     return torch.cat([too_high.new_zeros(1), too_high]).logsumexp(0)
-
-
-def _differences(embeddings: Tensor, targets: Tensor, stretch: float) -> Float[Tensor, "batch others"]:
-    """Cosines of each row with the other rows, minus `stretch` times those of the targets; the diagonal left out."""
-    rows = F.normalize(embeddings, dim=-1)
-    differences = rows @ rows.T - stretch * (targets @ targets.T)
-    diagonal = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-    return differences[~diagonal].view(len(rows), len(rows) - 1)

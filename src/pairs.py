@@ -14,8 +14,9 @@ from src.grammar import GRAMMAR_FOLDER
 from src.hub import SECONDS, ask_hub
 from src.quality import ALL_GRADES
 from src.sentences import KINDS, graded_pairs
-from src.tables import find_column, read_table
+from src.tables import read_table, with_columns
 
+GRADE_COLUMNS = ("grade", "score", "label")  # the first that is there
 NO_GRADE = ("", "na", "n/a", "nan", "none", "null", "-")  # what people write where they give no grade
 STSB = "sentence-transformers/stsb"
 
@@ -32,11 +33,15 @@ def load_pairs(path: Path | str, seed: int = 0) -> pd.DataFrame:
     Raises `ValueError` naming the row of a grade that is no number, of a pair that has two grades, or of an empty
     sentence, and when all grades are equal.
     """
-    table = read_table(path)
-    graded = next((name for name in ("grade", "score", "label") if name in table), "grade")
-    table = _require_columns(table, path, ("sentence1", "sentence2", graded)).rename(columns={graded: "grade"})
+    table = with_columns(read_table(path), "sentence1", "sentence2", *GRADE_COLUMNS, "kind", "split")
+    graded = next((name for name in GRADE_COLUMNS if name in table), "grade")
+    _require_columns(table, path, ("sentence1", "sentence2", graded))
+    table = table.rename(columns={graded: "grade"})
     for column in ("sentence1", "sentence2"):
         check_sentences(table[column].tolist(), f"{path}, {column}")
+        table[column] = table[column].str.strip()
+    if "split" in table:
+        table["split"] = split_names(table["split"], path)
     table = _without_repeats(_with_grades(table, path), path)
     return table.assign(kind=_kinds(table, path), split=_splits(table, path, seed))
 
@@ -56,10 +61,18 @@ def draw_pairs(
 
 def load_triplets(path: Path | str) -> list[tuple[str, ...]]:
     """Read training data for supervised SimCSE: the columns `anchor`, `positive` and, if there is one, `negative`; or
-    `sentence1` and `sentence2`. Raises `ValueError` naming the row of what is no sentence."""
-    table = read_table(path)
-    pair = ("sentence1", "sentence2") if "sentence1" in table else ("anchor", "positive")
-    table = _require_columns(table, path, pair)
+    `sentence1` and `sentence2`. Raises `ValueError` naming the row of what is no sentence, and for grades: the second
+    sentence of each row is taken to mean the same as the first."""
+    names = ("sentence1", "sentence2", "anchor", "positive", "negative")
+    table = with_columns(read_table(path), *names, *GRADE_COLUMNS)
+    pair = names[:2] if "sentence1" in table else names[2:4]
+    _require_columns(table, path, pair)
+    for name in table:
+        if name in GRADE_COLUMNS or ("negative" in name.casefold() and name != "negative"):
+            raise ValueError(
+                f"{path}: supervised_simcse has no use for the column {name!r}. It takes each pair to mean the same, "
+                "and one `negative` to differ: leave only such rows, and take the column away"
+            )
     columns = [table[name].tolist() for name in (*pair, "negative") if name in table]
     for column in columns:
         check_sentences(column, str(path))
@@ -79,12 +92,9 @@ def general_language_pairs(seed: int = 0) -> tuple[pd.DataFrame, str]:
     return pairs.assign(kind="balanced"), "STS-B test"
 
 
-def _require_columns(table: pd.DataFrame, path: Path | str, names: Sequence[str]) -> pd.DataFrame:
-    """The table with these columns under these names: capitals and blanks around them do not matter."""
-    found = {name: find_column(table, name) for name in names}
-    if missing := [name for name in names if found[name] is None]:
-        raise ValueError(f"{path} has no column {missing[0]!r}, only {', '.join(table)}: rename one")
-    return table.rename(columns={own: name for name, own in found.items()})
+def _require_columns(table: pd.DataFrame, path: Path | str, names: Sequence[str]) -> None:
+    if missing := [name for name in names if name not in table]:
+        raise ValueError(f"{path} has no column {missing[0]!r}, only {', '.join(map(str, table))}: rename one")
 
 
 def _with_grades(pairs: pd.DataFrame, path: Path | str) -> pd.DataFrame:
@@ -120,6 +130,13 @@ def _grades(pairs: pd.DataFrame, empty: pd.Series, path: Path | str) -> pd.Serie
 def _on_our_scale(grades: pd.Series, path: Path | str) -> tuple[pd.Series, pd.Series]:
     """Grades 0 to 4, and the same from 0 to 1. Whole numbers up to 2, 3 or 4 are taken to be on our scale already."""
     low, high = grades.min(), grades.max()
+    for end, others in ((high, grades[grades < high]), (low, grades[grades > low])):
+        if len(grades) - len(others) <= 0.01 * len(grades) and high - low > 2 * np.ptp(others):
+            row = grades.index[grades == end][0] + 1
+            raise ValueError(
+                f"{path}, row {row}: the grade is {end:g}, all others are from {others.min():g} to {others.max():g}: "
+                "mend it, or leave it empty"
+            )
     if grades.isin(ALL_GRADES).all() and high >= 2:
         if low > 0 or high < 4:
             _warn(f"{path}: grades from {low:g} to {high:g} are taken for some of 0 to 4")
@@ -130,8 +147,7 @@ def _on_our_scale(grades: pd.Series, path: Path | str) -> tuple[pd.Series, pd.Se
 
 
 def _without_repeats(pairs: pd.DataFrame, path: Path | str) -> pd.DataFrame:
-    both = zip(pairs["sentence1"].str.strip(), pairs["sentence2"].str.strip())
-    repeats = pd.Series([frozenset(sides) for sides in both]).duplicated()
+    repeats = pd.Series([frozenset(sides) for sides in zip(pairs["sentence1"], pairs["sentence2"])]).duplicated()
     if repeats.any():
         _warn(f"{path}: {repeats.sum():,} pairs are there twice and count once")
     return pairs[~repeats].reset_index(drop=True)
@@ -143,15 +159,18 @@ def _kinds(pairs: pd.DataFrame, path: Path | str) -> pd.Series:
     known = pairs["kind"].isin(KINDS)
     if not known.all():
         _warn(f"{path}: {(~known).sum():,} pairs of other kinds count as balanced")
-    return pairs["kind"].where(known, "balanced")
+    kinds = pairs["kind"].where(known, "balanced")
+    if not (kinds == "balanced").any():
+        _warn(f"{path}: no pair is balanced, so all count as balanced")
+        kinds[:] = "balanced"
+    return kinds
 
 
 def _splits(pairs: pd.DataFrame, path: Path | str, seed: int) -> pd.Series | np.ndarray:
     """The splits as they are named, or drawn where there are none to choose a threshold on and to judge by."""
     if "split" in pairs:
-        named = split_names(pairs["split"], path)
-        if {"validation", "test"} <= set(named):
-            return named
+        if {"validation", "test"} <= set(pairs["split"]):
+            return pairs["split"]
         _warn(f"{path}: the splits were drawn anew, since validation and test are needed")
     return _draw_splits(pairs["sentence1"], seed)
 

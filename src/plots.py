@@ -8,14 +8,14 @@ from textwrap import fill
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 from scipy.stats import norm
 from sklearn.metrics import precision_recall_curve
 
-from src.quality import Cosines, rung_auc
+from src.quality import Cosines, Scale, rung_auc
 from src.records import library_versions, write_atomically, write_json
 from src.scorecard import MAIN, Scorecard
 from src.similarity import PairwiseDistribution
@@ -33,7 +33,6 @@ LABELS |= {"name_trap_auc": "same event above shared names", "wording_trap_auc":
 LABELS |= {f"adversarial_{kind}_order": f"{kind} order where shared words mislead" for kind in ("topic", "fact")}
 COSINE = "cosine similarity of a pair of sentences"
 SHOWN_BINS = 200  # the 4,000 of a distribution joined, so that each is 0.01 wide in all that is compared
-Grades = Int[np.ndarray, " pairs"] | Float[np.ndarray, " pairs"]
 Estimate = tuple[float, float, float]  # value, low and high
 _fixed: dict[str, str] = {}  # name -> colour, see `fix_colours`
 
@@ -137,8 +136,8 @@ def overlaid_histograms(
 def _draw_histogram(axis: Axes, distribution: PairwiseDistribution, colour: str, filled: bool, **options) -> None:
     counts = distribution.counts.reshape(SHOWN_BINS, -1).sum(1)
     density = counts / counts.sum() * SHOWN_BINS / 2
-    edges = distribution.edges[:: len(distribution.counts) // SHOWN_BINS]
-    axis.stairs(density, edges, lw=1.8, color=colour, fill=filled, alpha=0.5 if filled else 1, **options)
+    style = {"color": colour, "fill": filled, "alpha": 0.5 if filled else 1}
+    axis.stairs(density, np.linspace(-1, 1, SHOWN_BINS + 1), lw=1.8, **style, **options)
 
 
 def _shown_range(distributions: Iterable[PairwiseDistribution]) -> tuple[float, float]:
@@ -150,7 +149,7 @@ def _shown_range(distributions: Iterable[PairwiseDistribution]) -> tuple[float, 
 def loss_curves(losses: dict[str, Sequence[float]], title: str) -> Figure:
     """Loss of every step, a panel a run since their scales differ."""
     figure, axes = _grid(len(losses), 2.6, title)
-    for axis, (run, values), colour in zip(axes, losses.items(), _colours(["base", *losses])[1:]):
+    for axis, (run, values), colour in zip(axes, losses.items(), _colours(losses)):
         axis.plot(np.arange(1, len(values) + 1), values, color=colour, lw=1)
         axis.set(xlabel="step", ylabel="loss", ylim=(0, None))
         axis.set_title(fill(run, 30), fontsize="medium")
@@ -162,7 +161,7 @@ def by_epoch(panels: dict[str, dict[str, Sequence]], title: str, columns: int = 
     (epochs + 1,), or (seeds, epochs + 1) for the mean and, shaded, lowest to highest."""
     figure, axes = _grid(len(panels), 3, title, columns)
     for axis, (measure, runs) in zip(axes, panels.items()):
-        for (run, values), colour, marker in zip(runs.items(), _colours(["base", *runs])[1:], cycle(MARKERS[1:])):
+        for (run, values), colour, marker in zip(runs.items(), _colours(runs), cycle(MARKERS[1:])):
             values = np.atleast_2d(values)
             epochs = np.arange(values.shape[1])
             axis.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.2, lw=0)
@@ -200,7 +199,7 @@ def frontier(families: dict[str, dict[str, dict[str, Estimate]]], control: dict[
     return figure
 
 
-def ridgeline(panels: dict[str, tuple[Cosines, Grades]], title: str, xlabel: str = COSINE) -> Figure:
+def ridgeline(panels: dict[str, tuple[Cosines, Scale]], title: str, xlabel: str = COSINE) -> Figure:
     """Where the cosines of each grade lie: `panels[label]` holds cosines and grades, which may be any numbers. Ridges
     of a panel have the same area; all are smoothed by a Gaussian whose deviation is 1.5 % of the range shown."""
     cosines, grades = (np.concatenate(values) for values in zip(*panels.values()))

@@ -53,7 +53,11 @@ def write_json(path: Path | str, content: object) -> None:
 
 
 def read_json(path: Path | str):
-    return json.loads(Path(path).read_text())
+    """Raises `ValueError` naming the file when it is no JSON."""
+    try:
+        return json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
 
 
 def write_with_checksum(path: Path | str, content: bytes) -> None:

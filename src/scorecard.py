@@ -67,9 +67,9 @@ class Scorecard:
         low, high = replicates.quantile([0.025, 0.975])  # without the replicates in which it is undefined
         return value, float(low), float(high)
 
-    def estimates(self) -> dict[str, tuple[float, float, float]]:
-        """Every measure with its interval, as JSON holds it."""
-        return {measure: self.estimate(measure) for measure in self.values}
+    def estimates(self) -> dict[str, list[float | None]]:
+        """Every measure with its interval, as JSON holds it: None where there is none."""
+        return {m: [None if np.isnan(x) else x for x in self.estimate(m)] for m in self.values}
 
 
 def compare(cards: Sequence[Scorecard], measures: Iterable[str] = MEASURES) -> pd.DataFrame:
@@ -94,9 +94,10 @@ def values_of(cards: Sequence[Scorecard], measures: Sequence[str]) -> pd.DataFra
 def rescaled(card: Scorecard, width: float) -> Scorecard:
     """What c -> a + b c makes of a card, with b so that the width is the one given. Ranges grow in proportion; all
     orders and decisions stay what they are, to the last digit."""
-    ranges = ["width", "width_within", "std"]
-    factors = {m: width / card.values["width"] if m in ranges else 1.0 for m in card.values}
-    factors = {m: factor for m, factor in factors.items() if m not in ("mean", "uniformity", "alignment")}
+    grow = width / card.values["width"]
+    # a new measure that an affine map changes belongs in one of these two
+    scaled, lost = ("width", "width_within", "std"), ("mean", "uniformity", "alignment")
+    factors = {m: grow if m in scaled else 1.0 for m in card.values if m not in lost}
     values = {m: card.values[m] * factor for m, factor in factors.items()}
     kept = [m for m in card.replicates if m in factors]
     drawn = card.replicates[kept] * [factors[m] for m in kept]

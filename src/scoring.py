@@ -1,5 +1,6 @@
 """Measure an encoder on a corpus and on graded pairs, with bootstrap intervals: what a scorecard holds."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -68,15 +69,16 @@ def score(
     thresholds chosen on them. `everyday` are graded pairs of other topics, on any scale.
 
     Events are resampled; where a table knows none, single sentences. Never pairs, which share sentences. The replicates
-    of range are of a fixed subsample of 2,000 sentences. They are moved so that their mean is the value on all
-    sentences, since an event meets its own copy more often in a resample.
+    of range are of a fixed subsample of 2,000 sentences. An event that is drawn twice meets itself, so two sentences of
+    one event come out too often; the replicates are shifted so that their mean is the value on all sentences.
     """
     sentences = corpus["sentence"].tolist()
     embeddings = encode(sentences)
-    single = np.arange(len(corpus))  # each sentence its own sport: no pair; each its own wording: all pairs
+    single = np.arange(len(corpus))  # without a column: no pair within a sport, none left out for its wording
     known = [corpus[column] if column in corpus else single for column in ("sport", "template")]
     sports, wordings = (pd.factorize(names)[0] for names in known)
-    within = similarity.within_groups(embeddings, sports, wordings) if len(set(sports)) < len(sports) else {}
+    has_pairs = pd.Series(wordings).groupby(sports).nunique().max() > 1
+    within = similarity.within_groups(embeddings, sports, wordings) if has_pairs else {}
     distribution = similarity.pairwise_distribution(embeddings)
     values = _range_values(distribution, within)
 
@@ -113,7 +115,7 @@ def score_pairs(
     graded, others = _graded(cosines, pairs), thresholds_from and _graded(*thresholds_from)
     values = _pair_values(graded, others)
     of_others = others.resamples(replicates, seed + 1) if others else repeat(None)
-    drawn = [_pair_values(*samples, skip=True) for samples in zip(graded.resamples(replicates, seed), of_others)]
+    drawn = [_pair_values(*samples) for samples in zip(graded.resamples(replicates, seed), of_others)]
     tables = [pairs, thresholds_from[1]] if thresholds_from else [pairs]
     sentences = [sentence for table in tables for column in ("sentence1", "sentence2") for sentence in table[column]]
     settings = {"replicates": replicates, "seed": seed, "pairs": _checksum(sentences)}
@@ -134,7 +136,8 @@ def score_word_overlap(
     for name, cosines in similarities(pairs).items():
         others = chosen_on and (chosen_on[name], thresholds_from)
         controls.append(score_pairs(name, cosines, pairs, others, replicates=1).values)
-    return {measure: max(values[measure] for values in controls) for measure in controls[0]}
+    measures = dict.fromkeys(m for values in controls for m in values if m != "alignment")  # of which less is better
+    return {m: max(values[m] for values in controls if m in values) for m in measures}
 
 
 def _range_values(
@@ -162,8 +165,10 @@ def _resampled_range_values(
         for sport, rows in pd.Series(sports).groupby(sports).indices.items()
         if len(set(wordings[rows])) > 1
     }
-    replicates = (dict(zip(within, of_sports)) for of_sports in zip(*within.values())) if within else repeat({})
-    return pd.DataFrame([_range_values(*pair) for pair in zip(whole, replicates)], dtype=float)
+    return pd.DataFrame(
+        [_range_values(whole[i], {sport: drawn[i] for sport, drawn in within.items()}) for i in range(len(times))],
+        dtype=float,
+    )
 
 
 def _everyday_order(encode: Encode, pairs: pd.DataFrame, replicates: int, seed: int) -> tuple[float, list[float]]:
@@ -213,20 +218,15 @@ def _graded(cosines: Cosines, pairs: pd.DataFrame) -> _Graded:
     return _Graded(cosines, grades, groups, clusters_of(pairs))
 
 
-def _pair_values(graded: _Graded, others: _Graded | None = None, skip: bool = False) -> dict[str, float]:
+def _pair_values(graded: _Graded, others: _Graded | None = None) -> dict[str, float]:
     """Those of `PAIR_MEASURES` for which there are ten pairs, two of each kind and grade that they need, and the
-    recalls at thresholds chosen on `others`. A measure that is undefined nevertheless, such as the order of equal
-    cosines, is an error, or skipped."""
+    recalls at thresholds chosen on `others`. What is undefined, such as the order of equal cosines, is left out."""
     values, counts = {}, np.bincount(graded.groups, minlength=len(KINDS) * len(ALL_GRADES))
     for name, (groups, measure) in PAIR_MEASURES.items():
-        if counts[groups].min() < 2 or counts[groups].sum() < FEWEST_PAIRS:
-            continue
-        chosen = graded.of(groups)
-        try:
-            values[name] = measure(chosen.cosines, chosen.grades)
-        except ValueError:
-            if not skip:
-                raise
+        if counts[groups].min() > 1 and counts[groups].sum() >= FEWEST_PAIRS:
+            chosen = graded.of(groups)
+            with contextlib.suppress(ValueError):
+                values[name] = measure(chosen.cosines, chosen.grades)
     if others and "related_auc" in values:
         chosen_on, judged_on = others.balanced(), graded.balanced()
         found, related = judged_on.cosines[judged_on.grades >= RELATED_FROM], chosen_on.grades >= RELATED_FROM

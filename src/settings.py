@@ -33,7 +33,6 @@ class RunSettings:
     pairs_path: str | None = "data/graded_pairs.csv"  # pairs of known relatedness; None when there are none
     graded_train_pairs: int = 300  # of its train split, to learn from; 0: none
     triplets_path: str | None = None  # for supervised_simcse: a table of anchor, positive and maybe negative
-    rehearsal_path: str | None = "data/everyday_sentences.txt"  # topic_and_facts keeps their cosines; None: none
     saved_model: str = "models/tuned"
 
 
@@ -135,7 +134,7 @@ CHOICES = {
 ABOVE_0 = ("temperature", "other_temperature", "stretch", "learning_rate")
 RANGES = {  # from, to
     "facts": (0, 1), "wanted_precision": (0, 1), "false_positive_rate": (0, 1), "duplicates_from": (0.8, 1),
-    "related_from": (1, 4), "batch_size": (2, None), "max_length": (3, None), "seed": (0, 2**32 - 1),
+    "related_from": (1, 4), "batch_size": (3, None), "max_length": (3, None), "seed": (0, 2**32 - 1),
     "graded_train_pairs": (0, None), "replicates": (2, None),
 }  # fmt: skip
 EXPECTED = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
@@ -157,6 +156,8 @@ def check_parameters(given: Mapping[str, object]) -> None:
             raise ValueError(
                 f"{name} is {value!r}, of type {type(value).__name__}: expected {EXPECTED[allowed[0]]}{example}"
             )
+        if isinstance(value, str) and not value.strip():
+            raise ValueError(f"{name} is empty: give a value" + (", or none" if type(None) in allowed else ""))
         if name in CHOICES and value not in CHOICES[name]:
             raise ValueError(f"{name} is {value!r}: expected one of {', '.join(CHOICES[name])}")
         if name in ABOVE_0 and not 0 < value < float("inf"):
@@ -185,6 +186,8 @@ def read_yaml(path: Path) -> dict:
     except yaml.MarkedYAMLError as error:
         line, problem = error.problem_mark.line + 1, error.problem
         raise ValueError(f"{path}, line {line}: no YAML: {problem}. Put quotes around texts") from None
+    except (yaml.YAMLError, ValueError) as error:  # a control character, or a date that is none
+        raise ValueError(f"{path}: no YAML: {error}. Put quotes around texts") from None
     for name, section in content.items() if isinstance(content, dict) else [("it", content)]:
         if not isinstance(section, dict | None) or any(not isinstance(key, str) for key in section or ()):
             raise ValueError(f"{path}: {name} must be lines of NAME: VALUE, with a blank after the colon")

@@ -103,7 +103,7 @@ def write_card(
     """Put a model card (README.md) into a saved model's folder, with what is known of it: `comparison`, a table of
     measures of the base model and of this one; `thresholds` as `choose_thresholds` makes them, also written to
     thresholds.json; a `picture`, a PNG."""
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     name, settings = folder.name, read_json(folder / "training.json")
     preset = PRESETS.get(base := settings["base model"])
     known = f"base_model: {preset.hub}\nlicense: {preset.licence.lower()}\n" if preset else ""

@@ -29,7 +29,7 @@ def read_table(path: Path | str) -> pd.DataFrame:
         if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and path.suffix.lower() not in SUFFIXES:
             return _read_from_hub(name)
         raise FileNotFoundError(f"there is no file {path.absolute()}")
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if _is_table(file))
+    files = [path] if path.is_file() else _files_of(path)
     kinds = sorted({file.suffix.lower() for file in files})
     if len(kinds) != 1 or kinds[0] not in SUFFIXES:
         content = f"holds {' and '.join(kinds) or 'no file'}" if path.is_dir() else f"is a {path.suffix or 'bare'} file"
@@ -38,29 +38,46 @@ def read_table(path: Path | str) -> pd.DataFrame:
     for file, table in zip(files, tables):
         if list(table) != list(tables[0]):
             raise ValueError(f"{file} has the columns {', '.join(table)}, {files[0]} has {', '.join(tables[0])}")
-    if {"train", "test"} <= {file.stem for file in files} and "split" not in tables[0]:
-        tables = [table.assign(split=file.stem) for file, table in zip(files, tables)]
+    splits = [split_of(file.stem) for file in files]
+    if len({*splits} - {None}) > 1 and "split" not in with_columns(tables[0], "split"):
+        if None in splits:
+            raise ValueError(f"{files[splits.index(None)]} is beside files of splits: is it train, validation or test?")
+        tables = [table.assign(split=split) for split, table in zip(splits, tables)]
     table = pd.concat(tables, ignore_index=True)
     if not len(table):
         raise ValueError(f"{path} has no rows")
     return table
 
 
-def find_column(table: pd.DataFrame, name: str) -> str | None:
-    """The table's own name of a column, whose capitals and outer blanks do not matter; None if there is none."""
-    known = {str(column).strip().casefold(): column for column in table}
-    return name if name in table else known.get(name.strip().casefold())
+def with_columns(table: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """The table with these columns under these names, where it has them: capitals and outer blanks do not matter."""
+    own = {str(column).strip().casefold(): column for column in reversed(table.columns)}
+    found = {own[name.strip().casefold()]: name for name in names if name.strip().casefold() in own}
+    return table.rename(columns={column: name for column, name in found.items() if name not in table})
 
 
-def _is_table(file: Path) -> bool:
-    """Not a folder, nor what macOS and Excel leave beside a file."""
-    return file.is_file() and file.suffix.lower() in SUFFIXES and not file.name.startswith((".", "~$"))
+def split_of(name: str) -> str | None:
+    """train, validation or test, if that is what the word means; of a file, what its name begins with."""
+    words = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+    words |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
+    return words.get(re.split(r"[^a-z]", name.strip().casefold())[0])
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """The tables in a folder. A warning names other files; what macOS and Excel leave beside a file is passed over."""
+    visible = [file for file in sorted(folder.iterdir()) if not file.name.startswith((".", "~$"))]
+    readmes = [file for file in visible if file.stem.casefold() in ("readme", "license") or ".guide" in file.suffixes]
+    files = [file for file in visible if file.is_file() and file.suffix.lower() in SUFFIXES and file not in readmes]
+    if others := [file.name for file in visible if file not in files + readmes]:
+        warnings.warn(f"{folder}: {', '.join(others[:5])} cannot be read and were left out", stacklevel=3)
+    return files
 
 
 def _read_file(file: Path, kind: str) -> pd.DataFrame:
     if kind == ".parquet":
         try:
-            return pd.read_parquet(file)
+            table = pd.read_parquet(file)
+            return table.astype({name: object for name in table if table[name].dtype == "category"})
         except (ValueError, OSError) as error:
             raise ValueError(f"{file} cannot be read: {str(error).strip()}") from None
     _check_bytes(file)
@@ -90,8 +107,12 @@ def _check_bytes(file: Path) -> None:
 def _read_text(lines: list[str], file: Path) -> pd.DataFrame:
     if lines and not lines[-1]:
         lines = lines[:-1]
-    if 2 * sum("\t" in line for line in lines) > len(lines):
+    if 2 * sum("\t" in line for line in lines) >= len(lines) > 0:
         raise ValueError(f"{file} is a table with tabs: rename it to .tsv, and set text_column")
+    if lines and lines[0].startswith("{") and lines[0].rstrip().endswith("}"):
+        raise ValueError(f"{file} has one JSON object a line: rename it to .jsonl")
+    if file.with_suffix("").suffix.lower() in SUFFIXES:
+        raise ValueError(f"{file} is a {file.with_suffix('').suffix} file by its name: take .txt away from it")
     return pd.DataFrame({"sentence": lines}, dtype=str)
 
 
@@ -100,6 +121,9 @@ def _read_json_lines(lines: list[str], file: Path) -> pd.DataFrame:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line) if line.strip() else None
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{file}, line {number}: half a character, such as half an emoji, at a cut") from None
         except ValueError as error:
             raise ValueError(f"{file}, line {number}: {error}. Each line must be one object in braces") from None
         rows += row if isinstance(row, list) else [row] if row is not None else []
@@ -115,11 +139,12 @@ def _read_delimited(lines: TextIO, file: Path, kind: str) -> pd.DataFrame:
     delimiter = "\t" if kind == ".tsv" else max(",;\t", key=outside_quotes.count)  # the comma where there is none
     lines.seek(0)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    rows, line, spread = [], 1, []
+    rows, line, spread, short = [], 1, [], {}
     try:
         for row in reader:
             start, line = line, reader.line_num + 1
             if any(cell.strip() for cell in row):  # Excel leaves rows of delimiters
+                short |= {start: len(row)} if rows and len(row) < len(rows[0]) else {}
                 rows.append(_fitted(row, rows[0] if rows else row, f"{file}, line {start}"))
                 spread += [start] * (reader.line_num > start)
                 if (below := reader.line_num - start) >= LONGEST_FIELD:
@@ -134,6 +159,13 @@ def _read_delimited(lines: TextIO, file: Path, kind: str) -> pd.DataFrame:
     if not rows:
         raise ValueError(f"{file} is empty")
     header = [name.strip() or f"column {number}" for number, name in enumerate(rows[0], 1)]
+    _check_header(header, file)
+    table = pd.DataFrame(rows[1:], columns=header)
+    _check_short_rows(short, table, file)
+    return table.apply(_as_numbers)
+
+
+def _check_header(header: list[str], file: Path) -> None:
     if twice := {name for name in header if header.count(name) > 1}:
         raise ValueError(f"{file}: the header has {min(twice)!r} twice")
     if len(header) == 1 and (re.search(r"[,;|\t]", header[0]) or len(header[0].split()) > 4):
@@ -141,7 +173,21 @@ def _read_delimited(lines: TextIO, file: Path, kind: str) -> pd.DataFrame:
             f"{file}: one column, whose name is {header[0][:60]!r}. Give it a name in line 1, or put commas between "
             "columns"
         )
-    return pd.DataFrame(rows[1:], columns=header).apply(_as_numbers)
+    if numbers := [name for name in header if re.fullmatch(r"[\d.,]+", name)]:
+        raise ValueError(f"{file}, line 1: a column named {numbers[0]!r}. Line 1 must name the columns")
+
+
+def _check_short_rows(short: dict[int, int], table: pd.DataFrame, file: Path) -> None:
+    """Excel drops empty cells at the end of a row. A sentence that was broken in two lines makes two short rows, whose
+    cells are in the wrong columns; a wrong delimiter makes all rows short. `short` is line -> number of cells."""
+    width, reason = table.shape[1], None
+    for line, cells in short.items():
+        if len(short) == len(table):
+            reason = "as in all rows. Is it the header's delimiter?"
+        elif cells + short.get(line + 1, 0) == width + 1 and (table.iloc[:, cells:] != "").sum().all():
+            reason = "and as few in the next. Put quotes around a sentence with a line break in it"
+        if reason:
+            raise ValueError(f"{file}, line {line}: {cells} of {width} columns, {reason}")
 
 
 def _fitted(row: list[str], header: list[str], place: str) -> list[str]:

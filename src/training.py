@@ -24,17 +24,18 @@ from tqdm import tqdm
 from src.checkpoints import restore, run_folder, save
 from src.corpus import draw_sentences, load_sentences, split_sentences
 from src.encoder import Encoder, Tokens, load_encoder
-from src.objectives import Term, make_terms
+from src.objectives import Objective, make_objective
 from src.pairs import draw_pairs, load_pairs, load_triplets
 from src.quality import effective_rank
+from src.records import output_folder
 from src.settings import OBJECTIVES, RunSettings, TrainingSettings, read_profile
 from src.sharing import check_model_folder, save_encoder
 from src.similarity import pairwise_distribution
 
-PROBE = 64  # sentences by which a collapse is seen
-LOOKS = 4  # in an epoch, at the collapse guard; then the run is saved, too
-# Sentences of similar length in a forward pass. A batch padded as one takes half as long again on a CPU; a GPU idles
-# where they are few; with gradient caching, whose memory is that of a chunk, 128 are enough.
+PROBE = 64  # texts by which a collapse is seen
+LOOKS = 4  # of the collapse guard in an epoch, about; at each the run is saved, too
+# Texts in one forward pass, sorted by length. Small on a CPU, to save padding (half of the time); large on a GPU, to
+# fill it; 128 with gradient caching, to save memory.
 CHUNK, GPU_CHUNK, CACHED_GPU_CHUNK = 32, 512, 128
 
 
@@ -43,47 +44,46 @@ def fine_tune(
     sentences: Sequence,
     settings: TrainingSettings,
     after_epoch: Callable[[int], object] = lambda epoch: None,
-    targets: Float[np.ndarray, "n target_dim"] | None = None,
     pairs: pd.DataFrame | None = None,
-    rehearsal: Sequence[str] | None = None,
 ) -> list[float]:
-    """Train `encoder` in place; returns the loss of every step.
+    """Train `encoder` in place; returns the loss of every step. A transform of the encoder is dropped.
 
     - `simcse` (Gao et al. 2021, section 3): each sentence is encoded twice under the model's own dropout; the rest of
       the batch are the negatives.
     - `supervised_simcse` (their section 4): a row of `sentences` is (anchor, positive) or (anchor, positive, hard
       negative), each encoded once.
-    - `topic_and_facts`: each sentence is encoded once, and the batch's cosines learn those of its `targets`, which
-      `src.targets` makes of the sentences and the encoder as it comes unless they are given.
+    - `topic_and_facts`: each sentence is encoded once, and the batch's cosines learn those of its targets, which
+      `src.targets` makes of the sentences and the encoder as it comes.
     - `graded_pairs`: the cosines of `pairs` (a table of `load_pairs`) learn their grades. An epoch is
       `settings.pair_steps` steps, and `sentences` are not used.
 
-    `topic_and_facts` also keeps the cosines among `rehearsal` sentences as they were. `after_epoch(1)`, … is called
-    with the model in eval mode. With `encoder.cache`, a run that was killed goes on from where it was last saved, and
-    what was trained is not trained again; `after_epoch` is called for all epochs all the same.
+    `after_epoch(1)`, … is called with the model in eval mode. With `encoder.cache`, a run that was killed goes on from
+    where it was last saved, and what was trained is not trained again; `after_epoch` is called for all epochs all the
+    same.
 
     Raises `ValueError` for data that the objective cannot use, such as sentences that repeat or are fewer than a batch,
-    for a model without dropout where its two views would be equal, or for a damaged checkpoint; `RuntimeError` when
-    another process is at the same run; `Collapse` when the loss is not finite, all cosines get high, or few directions
-    are left.
+    for a model without dropout where its two views would be equal, or for a damaged checkpoint; `BlockingIOError`
+    when another process is at the same run; `Collapse` when the loss is not finite, all cosines get high, or few
+    directions are left.
     """
     encoder.model.eval()
     encoder.transform = None
-    terms = make_terms(encoder, sentences, settings, targets, pairs, rehearsal)
+    objective = make_objective(encoder, sentences, settings, pairs)
 
-    with run_folder(encoder, settings, terms, targets) as folder:
+    with run_folder(encoder, settings, objective) as folder:
         try:
-            return _train(encoder, terms, settings, after_epoch, folder)
+            return _train(encoder, objective, settings, after_epoch, folder)
         finally:
             encoder.model.eval()
 
 
-def _train(encoder, terms: Sequence[Term], settings, after_epoch, folder: Path | None) -> list[float]:
+def _train(encoder, objective: Objective, settings, after_epoch, folder: Path | None) -> list[float]:
     """The loop. Dropout masks and the order of the sentences depend on seed and step alone, so that a checkpoint needs
     no random state, and nothing that `after_epoch` does changes the training."""
-    model, guard = encoder.model, CollapseGuard(encoder, terms[0].views[0][:PROBE], settings)
+    first, *_, last = objective.views * 2
+    model, guard = encoder.model, CollapseGuard(encoder, [*first[: PROBE // 2], *last[: PROBE // 2]], settings)
     optimizer = torch.optim.AdamW(model.parameters(), settings.rate, weight_decay=0.0, fused=True)
-    steps = settings.pair_steps if settings.objective == "graded_pairs" else terms[0].steps  # of an epoch
+    steps = settings.pair_steps if settings.objective == "graded_pairs" else objective.steps  # of an epoch
     finished, losses = restore(folder, encoder, optimizer, settings.epochs, steps, after_epoch)
     guard.keep_weights(len(losses))
 
@@ -95,7 +95,7 @@ def _train(encoder, terms: Sequence[Term], settings, after_epoch, folder: Path |
                 torch.manual_seed(int(mask_seed.generate_state(1)[0]))
                 # warms up over a tenth of an epoch and then stays: epoch 1 of three is what a run of one epoch gives
                 optimizer.param_groups[0]["lr"] = settings.rate * min(1.0, 10 * (step + 1) / steps)
-                loss = _training_step(encoder, terms, step, settings, optimizer)
+                loss = _training_step(encoder, objective, step, settings, optimizer)
                 guard.check_loss(loss, step + 1)
                 losses.append(loss)
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
@@ -110,9 +110,9 @@ def _train(encoder, terms: Sequence[Term], settings, after_epoch, folder: Path |
     return losses
 
 
-def _training_step(encoder, terms: Sequence[Term], step: int, settings, optimizer) -> float:
+def _training_step(encoder, objective: Objective, step: int, settings, optimizer) -> float:
     """One step of the optimizer; returns the loss before it."""
-    loss = batch_loss(encoder, terms, step, settings)
+    loss = batch_loss(encoder, objective, step, settings)
     optimizer.zero_grad()
     loss.backward()
     parameters = [parameter for parameter in encoder.model.parameters() if parameter.grad is not None]
@@ -125,18 +125,15 @@ def _training_step(encoder, terms: Sequence[Term], step: int, settings, optimize
     return loss.item()
 
 
-def batch_loss(encoder: Encoder, terms: Sequence[Term], step: int, settings: TrainingSettings) -> Float[Tensor, ""]:
-    """The sum of the terms, whose texts are embedded together."""
-    rows = [term.rows(step, [settings.seed, number]) for number, term in enumerate(terms)]
-    texts = [[view[row] for row in chosen for view in term.views] for term, chosen in zip(terms, rows)]
+def batch_loss(encoder: Encoder, objective: Objective, step: int, settings: TrainingSettings) -> Float[Tensor, ""]:
+    """The loss of the rows that this step draws."""
+    rows = objective.rows(step, settings.seed)
+    texts = [view[row] for row in rows for view in objective.views]
     with torch.autocast(encoder.model.device.type, torch.bfloat16, enabled=settings.bf16):
-        embeddings = embed_texts(encoder, [text for of_term in texts for text in of_term], settings.gradient_caching)
-    loss = 0.0
-    # in fp32: under bf16 a cosine has two digits, too few to be divided by 0.05
-    for term, chosen, own in zip(terms, rows, embeddings.float().split([len(of_term) for of_term in texts])):
-        targets = None if term.targets is None else torch.from_numpy(term.targets[chosen]).to(own.device)
-        loss = loss + term.loss(own.view(len(chosen), len(term.views), -1), targets)
-    return loss
+        embeddings = embed_texts(encoder, texts, settings.gradient_caching)
+    embeddings = embeddings.float()  # under bf16 a cosine has two digits, too few to be divided by 0.05
+    targets = None if objective.targets is None else torch.from_numpy(objective.targets[rows]).to(embeddings.device)
+    return objective.loss(embeddings.view(len(rows), len(objective.views), -1), targets)
 
 
 def embed_texts(encoder: Encoder, texts: Sequence, gradient_caching: bool = False) -> Float[Tensor, "texts dim"]:
@@ -193,7 +190,6 @@ class CollapseGuard:
         stretch = " or the stretch" if "stretch" in OBJECTIVES[settings.objective] else ""
         self.advice = f"Lower the learning rate{stretch}, or train less"
         self.mean, self.rank = self._measure()
-        self.keep_weights(0)
 
     def keep_weights(self, step: int) -> None:
         weights = self.encoder.model.state_dict()
@@ -237,9 +233,9 @@ def main() -> None:
 def train_and_save(run: RunSettings, settings: TrainingSettings) -> None:
     """What `python -m src.training` does with its settings."""
     process = PartialState(cpu=not torch.cuda.is_available())  # under a launcher: joins the others, picks a GPU
-    check_model_folder(run.saved_model)
+    output_folder(check_model_folder(run.saved_model).parent)
     encoder = load_encoder(run.model, run.pooling, run.max_length, run.models_folder, run.cache_folder)
-    rows, pairs, rehearsal = [], None, None
+    rows, pairs = [], None
     if settings.objective == "graded_pairs":
         if not run.pairs_path:
             raise ValueError("graded_pairs learns from pairs: name a file as pairs_path, or another objective")
@@ -251,12 +247,10 @@ def train_and_save(run: RunSettings, settings: TrainingSettings) -> None:
         source, table = run.corpus_path, load_sentences(run.corpus_path, run.text_column, run.duplicates_from)
         drawn = draw_sentences(split_sentences(table, settings.seed), "train", run.train_sentences, settings.seed)
         rows = drawn["sentence"].tolist()
-    if settings.objective == "topic_and_facts" and run.rehearsal_path:
-        rehearsal = load_sentences(run.rehearsal_path)["sentence"].tolist()
     count = len(rows if pairs is None else pairs)
     if process.is_main_process:
         print(f"{settings}, {count:,} rows of {source}, {process.num_processes} processes", flush=True)
-    fine_tune(encoder, rows, settings, pairs=pairs, rehearsal=rehearsal)
+    fine_tune(encoder, rows, settings, pairs=pairs)
     if process.is_main_process:
         record = asdict(settings) | {"corpus": source, "rows": count}
         print(f"saved to {save_encoder(encoder, run.saved_model, record)}")

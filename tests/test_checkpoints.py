@@ -22,7 +22,7 @@ from tqdm import tqdm
 from src import checkpoints, records, training
 from src.checkpoints import run_folder
 from src.encoder import Encoder, load_encoder
-from src.objectives import Term
+from src.objectives import Objective
 from src.records import read_with_checksum, write_atomically, write_with_checksum
 from src.sentences import generate_sentences
 from src.settings import TrainingSettings
@@ -221,13 +221,12 @@ def test_a_run_that_differs_in_anything_is_another_run(tmp_path, tiny_folder, so
         settings=settings,
         pooling="mean",
         length=None,
-        targets=None,
         grades=None,
     ):
         encoder = load_encoder(str(model), pooling, length, cache=tmp_path / "cache")
         views = [[{"input_ids": row["input_ids"][:length]} for row in encoder.tokenize(sentences)]]
-        terms = [Term(views, lambda embeddings, _: embeddings.sum(), 8, grades)]
-        with run_folder(encoder, settings, terms, targets) as folder:
+        objective = Objective(views, lambda embeddings, _: embeddings.sum(), 8, grades)
+        with run_folder(encoder, settings, objective) as folder:
             return folder.name
 
     names = [
@@ -239,8 +238,6 @@ def test_a_run_that_differs_in_anything_is_another_run(tmp_path, tiny_folder, so
         name(settings=replace(settings, objective="topic_and_facts", stretch=2.0)),
         name(settings=replace(settings, objective="topic_and_facts", facts=0.6)),
         name(sentences=some_sentences[::-1]),
-        name(targets=np.eye(3)),
-        name(targets=np.eye(3)[::-1].copy()),
         name(grades=np.arange(72)),
         name(settings=replace(settings, objective="graded_pairs")),
         name(settings=replace(settings, objective="graded_pairs", pair_loss="ranking")),
@@ -325,7 +322,10 @@ def test_a_disk_that_is_full_and_an_interrupt_lose_nothing(run, tiny_folder, som
 
 
 def test_two_at_the_same_run_and_a_folder_that_cannot_be_written(run, tiny_folder, some_sentences, tmp_path):
-    with FileLock(run / ".lock"), pytest.raises(RuntimeError, match=f"another process is at this very run, in {run}"):
+    with (
+        FileLock(run / ".lock"),
+        pytest.raises(BlockingIOError, match=f"another process trains this very run, in {run}"),
+    ):
         train(tiny_folder, some_sentences, tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(PermissionError, match=r"file/.* cannot be written to"):

@@ -139,6 +139,61 @@ def test_what_excel_and_json_do_to_a_table(tmp_path):
         load_sentences(tmp_path / "table.txt")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "id,sentence,topic\n1,It came late\nand broken,billing\n2,Good,praise\n",
+            "line 2: 2 of 3 columns, and as few",
+        ),
+        ("sentence,id\nOne;1\nTwo;2\n", "line 2: 1 of 2 columns, as in all rows. Is it the header's delimiter"),
+        ("1,Great phone\n2,Bad phone\n", "line 1: a column named '1'. Line 1 must name the columns"),
+    ],
+)
+def test_no_cell_lands_in_another_column(tmp_path, content, message):
+    (tmp_path / "corpus.csv").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_sentences(tmp_path / "corpus.csv")
+
+
+def test_capitals_and_blanks_in_the_names_of_columns_do_not_matter(tmp_path):
+    (tmp_path / "corpus.csv").write_text("Sentence, Split ,SPORT\none,Train,judo\ntwo,dev,golf\nthree,TEST,golf\n")
+    table = load_sentences(tmp_path / "corpus.csv")
+    assert table["split"].tolist() == ["train", "validation", "test"]
+    assert table["sport"].tolist() == ["judo", "golf", "golf"]
+
+
+def test_what_is_no_text_is_refused_and_not_passed_over(tmp_path):
+    rows = [{"id": "a", "text": "One."}, {"id": "b", "text": ["Two."]}, {"id": "c", "text": "Three."}]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ValueError, match=r"row 2: \['Two.'\] is no text"):
+        load_sentences(tmp_path / "corpus.jsonl")
+    rows[1]["text"] = "half \ud83d"
+    (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ValueError, match="line 2: half a character"):
+        load_sentences(tmp_path / "corpus.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("mine.csv.txt", "id,sentence\n1,One\n", r"is a \.csv file by its name"),
+        ("mine.txt", '{"text": "One"}\n{"text": "Two"}\n', r"one JSON object a line: rename it to \.jsonl"),
+    ],
+)
+def test_what_is_named_txt_and_is_none(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_sentences(tmp_path / name)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    for name in ("a.csv", "b.csv.gz", "c.xlsx", "README.txt"):
+        (tmp_path / name).write_text("sentence\none\ntwo\n")
+    with pytest.warns(UserWarning, match=r"b\.csv\.gz, c\.xlsx cannot be read and were left out"):
+        assert load_sentences(tmp_path)["sentence"].tolist() == ["one", "two"]
+
+
 def test_files_of_a_folder_have_the_same_columns(tmp_path):
     for name, header in {"a.csv": "sentence", "b.csv": "text", "._a.csv": "none", "~$a.csv": "none"}.items():
         (tmp_path / name).write_text(f"{header}\none\ntwo\n")
@@ -236,8 +291,10 @@ def test_files_named_after_splits_are_splits(tmp_path):
     assert dict(zip(table["sentence"], table["split"]))["Sentence 3 of test."] == "test"
     assert table["split"].value_counts().to_dict() == {"train": 15, "test": 15}
     (tmp_path / "more.txt").write_text("One more sentence.")
-    with pytest.raises(ValueError, match="the split is 'more'"):
-        split_sentences(load_sentences(tmp_path))
+    with pytest.raises(ValueError, match=r"more\.txt is beside files of splits"):
+        load_sentences(tmp_path)
+    (tmp_path / "more.txt").rename(tmp_path / "Dev-00000-of-00001.txt")
+    assert set(load_sentences(tmp_path)["split"]) == {"train", "validation", "test"}
 
 
 def test_blank_rows_are_left_out_and_counted_and_a_folder_is_one_corpus(tmp_path):

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 import yaml
 from accelerate import PartialState
 
-from src import training
+from src import objectives, training
 from src.encoder import load_encoder
-from src.objectives import make_terms
+from src.objectives import make_objective
 from src.records import ROOT, read_json, read_with_checksum
 from src.settings import TrainingSettings
 from src.training import _training_step, embed_texts, fine_tune
@@ -80,13 +80,15 @@ def loss_and_gradients(rank, model, sentences, objective, gradient_caching):
     settings = replace(FAST, objective=objective, gradient_caching=gradient_caching)
     rows = list(zip(sentences, sentences[1:], sentences[2:])) if objective == "supervised_simcse" else sentences
     targets = F.normalize(torch.randn(len(rows), 8, generator=torch.Generator().manual_seed(0))).numpy()
-    terms = make_terms(encoder, rows, settings, targets, None, sentences[:7])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objectives, "topic_and_facts", lambda sentences, encode, facts: targets)
+        objective = make_objective(encoder, rows, settings)
     encoder.model.train()
     torch.manual_seed(rank)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: None)  # it would hide gradients of another scale
         optimizer = torch.optim.SGD(encoder.model.parameters(), lr=1.0)
-        loss = _training_step(encoder, terms, 3, settings, optimizer)
+        loss = _training_step(encoder, objective, 3, settings, optimizer)
     return loss, {name: value.grad for name, value in encoder.model.named_parameters() if value.grad is not None}
 
 

@@ -1,6 +1,5 @@
 import json
 import os
-import pickle
 import shutil
 from pathlib import Path
 
@@ -124,9 +123,26 @@ def test_a_pickle_payload_is_not_executed(tiny_folder, tmp_path):
     shutil.copytree(tiny_folder, folder)
     (folder / "model.safetensors").unlink()
     torch.save({"weights": Payload()}, folder / "pytorch_model.bin")
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin cannot be read"):
         load_encoder(str(folder), "cls")
     assert not (tmp_path / "hacked").exists()
+
+
+def test_a_tokenizer_that_is_missing_or_of_another_model(tiny_folder, tmp_path):
+    folder = tmp_path / "bare"
+    shutil.copytree(tiny_folder, folder)
+    tokenizer = load_encoder(str(folder), "mean").tokenizer
+    tokenizer.add_tokens([f"more{n}" for n in range(9)])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ValueError, match="the model's own words"):
+        load_encoder(str(folder), "mean")
+    for file in [*folder.glob("tokenizer*"), *folder.glob("vocab*")]:
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match="holds no tokenizer"):
+        load_encoder(str(folder), "mean")
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json is no JSON"):
+        load_encoder(str(folder), "mean")
 
 
 def test_missing_weights_are_no_silent_random_ones(tiny_folder, tmp_path):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from src import encoder as encoder_module
 from src import objectives, training
 from src.encoder import load_encoder
-from src.objectives import make_terms
+from src.objectives import make_objective
 from src.settings import TrainingSettings
 from src.similarity import pairwise_distribution
 from src.training import batch_loss, embed_texts, fine_tune
@@ -52,15 +52,16 @@ def test_pairs_are_counted_as_on_the_cpu(unit_rows, monkeypatch):
 
 
 @pytest.mark.parametrize("objective", ["simcse", "topic_and_facts"])
-def test_loss_and_gradient_are_those_of_the_cpu(tiny, some_sentences, objective):
+def test_loss_and_gradient_are_those_of_the_cpu(tiny, some_sentences, objective, monkeypatch):
     """Dropout is off, because the two devices draw other masks."""
     targets = F.normalize(torch.randn(len(some_sentences), 8)).numpy()
     settings, results = replace(FP32, objective=objective, temperature=0.4), []
-    terms = make_terms(tiny, some_sentences, settings, targets, None, None)
+    monkeypatch.setattr(objectives, "topic_and_facts", lambda sentences, encode, facts: targets)
+    objective = make_objective(tiny, some_sentences, settings)
     for device in ("cuda", "cpu"):
         tiny.model.to(device).eval()
         tiny.model.zero_grad()
-        loss = batch_loss(tiny, terms, 0, settings)
+        loss = batch_loss(tiny, objective, 0, settings)
         loss.backward()
         gradients = {name: p.grad.cpu().clone() for name, p in tiny.model.named_parameters() if p.grad is not None}
         results.append((loss.item(), gradients))
@@ -72,12 +73,12 @@ def test_loss_and_gradient_are_those_of_the_cpu(tiny, some_sentences, objective)
 def test_gradient_caching_replays_the_masks(tiny, some_sentences, monkeypatch):
     for name in ("GPU_CHUNK", "CACHED_GPU_CHUNK"):
         monkeypatch.setattr(training, name, 16)  # several chunks
-    terms, results = make_terms(tiny, some_sentences, FP32, None, None, None), []
+    objective, results = make_objective(tiny, some_sentences, FP32), []
     tiny.model.train()
     for caching in (False, True):
         torch.manual_seed(7)
         tiny.model.zero_grad()
-        batch_loss(tiny, terms, 0, replace(FP32, gradient_caching=caching)).backward()
+        batch_loss(tiny, objective, 0, replace(FP32, gradient_caching=caching)).backward()
         results.append({name: p.grad.clone() for name, p in tiny.model.named_parameters() if p.grad is not None})
     assert all(torch.allclose(results[0][name], results[1][name], atol=1e-5) for name in results[0])
 

@@ -89,7 +89,8 @@ def test_every_notebook_runs_with_the_tiny_profile(executed):
     for notebook in NOTEBOOKS:
         node = nbformat.read(executed / f"{notebook}.ipynb", 4)
         assert all(cell.execution_count for cell in node.cells if cell.cell_type == "code")
-        assert not [o.text for cell in node.cells for o in cell.get("outputs", ()) if o.get("name") == "stderr"]
+        words = [o.text for cell in node.cells for o in cell.get("outputs", ()) if o.get("name") == "stderr"]
+        assert not [text for text in words if "longer than max_length" not in text]  # the tiny model spells words out
         assert (executed / f"{notebook}.html").stat().st_size > 100_000
     assert (executed / "models" / "tuned" / "model.safetensors").is_file()
 
@@ -226,6 +227,27 @@ def test_outputs_are_redirected_and_can_be_set():
     assert notebook_parameters("embedded", ["corpus_path=owner/name"], RUNS)["fine_tune"]["corpus_path"] == "owner/name"
 
 
+def test_pairs_of_the_sport_corpus_are_not_of_another():
+    given = notebook_parameters("embedded", ["corpus_path=mine.txt"], RUNS)
+    assert given["baseline_comparison"]["pairs_path"] is given["fine_tune"]["pairs_path"] is None
+    given = notebook_parameters("embedded", ["corpus_path=mine.txt", "pairs_path=own.csv"], RUNS)
+    assert given["fine_tune"]["pairs_path"] == str(Path("own.csv").absolute())
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["corpus_path="], "corpus_path is empty: give a value"),
+        (["pairs_path="], "pairs_path is empty: give a value, or none"),
+        (["epochs=1", "epochs=3"], "epochs is set twice"),
+        (["objective=supervised_simcse"], "name a file as triplets_path"),
+    ],
+)
+def test_assignments_that_say_too_little_or_too_much(assignments, message):
+    with pytest.raises(ValueError, match=message):
+        notebook_parameters("embedded", assignments, RUNS)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -263,6 +285,7 @@ def test_committed_form(notebook):
     assert low <= len(code) <= high
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert "parameters" in code[0].metadata.tags
+    assert notebook == STUDY or "headline" in code[-1].metadata.tags
     for line in filter(None, code[0].source.splitlines()):  # blank ones part groups
         _, value = re.fullmatch(r"(\w+) = ([^#]+?)(?:  # .+)?", line).groups()
         ast.literal_eval(value)  # literals only

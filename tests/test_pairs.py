@@ -152,8 +152,42 @@ def test_triplets_of_a_file(tmp_path):
     path = tmp_path / "triplets.csv"
     path.write_text("Anchor,positive,negative\na,b,c\nd,e,f\n")
     assert load_triplets(path) == [("a", "b", "c"), ("d", "e", "f")]
-    path.write_text("sentence1,sentence2,grade\na,b,1\nd,e,2\n")
+    path.write_text("sentence1,sentence2\na,b\nd,e\n")
     assert load_triplets(path) == [("a", "b"), ("d", "e")]
+    for header in ("sentence1,sentence2,Label", "anchor,positive,negative_1"):  # grades, or negatives, would be ignored
+        path.write_text(f"{header}\na,b,0\nd,e,1\n")
+        with pytest.raises(ValueError, match=f"no use for the column '{header.split(',')[-1].lower()}'"):
+            load_triplets(path)
     path.write_text("anchor,other\na,b\nd,e\n")
     with pytest.raises(ValueError, match="no column 'positive', only anchor, other"):
         load_triplets(path)
+
+
+def test_grades_are_found_by_their_best_name(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("Sentence1,sentence2,score,Grade,Split\na,b,0.91,0,train\nc ,d,0.2,4,dev\ne,f,0.5,2,TEST\n")
+    pairs = load_pairs(path)
+    assert pairs["grade"].tolist() == [0, 4, 2]
+    assert pairs["split"].tolist() == ["train", "validation", "test"]
+
+
+def test_a_blank_does_not_hide_that_a_pair_has_two_grades(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("sentence1,sentence2,grade\na,b,0\na ,b,4\n")
+    with pytest.raises(ValueError, match="row 1: the pair has two grades, here and in row 2"):
+        load_pairs(path)
+
+
+def test_a_lone_grade_far_from_all_others_is_refused(tmp_path):
+    path = tmp_path / "pairs.csv"
+    rows = [f"a{n},b{n},{n % 5}" for n in range(150)]
+    path.write_text("\n".join(["sentence1,sentence2,grade", *rows[:70], "c,d,44", *rows[70:]]))
+    with pytest.raises(ValueError, match="row 71: the grade is 44, all others are from 0 to 4"):
+        load_pairs(path)
+
+
+def test_a_wrong_split_is_named_by_its_own_row(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("sentence1,sentence2,grade,split\na,b,,train\nc,d,1,train\ne,f,2,held out\n")
+    with pytest.raises(ValueError, match="row 3: the split is 'held out'"):
+        load_pairs(path)

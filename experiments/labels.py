@@ -73,8 +73,8 @@ WAYS = {  # and the numbers of pairs that each is given
     "topic and facts": (0,),
     "CoSENTLoss": (300,),
     "CosineSimilarityLoss": (100, 300, 1_000),
-    "proposed pairs": (30, 100, 300, 1_000),
-    "random pairs": (100, 300),
+    "proposed pairs": (100, 300),
+    "random pairs": (300,),
 }
 NOT_DRAWN = ("ranking, temperature 0.1",)  # one line fewer: it is in the numbers
 
@@ -91,7 +91,7 @@ def run(data: SportData, model: str, way: str, count: int, draw: int) -> dict:
         # only what was encoded before is taken from the cache: checkpoints of all runs would take many GB
         encoder = load_encoder(model, max_length=MAX_LENGTH, cache=CACHE if way == "base" else None)
         if way != "base":
-            settings = replace(OWN.get(way, OWN["ranking"]), seed=draw)
+            settings = replace(OWN.get(way, OWN["graded pairs"]), seed=draw)
             fine_tune(encoder, data.training, settings, pairs=pairs)
         encode = partial(encoder.encode, progress=False)
     return {"measures": data.measure(encode)}

@@ -80,8 +80,8 @@ def fine_tune(
 def _train(encoder, objective: Objective, settings, after_epoch, folder: Path | None) -> list[float]:
     """The loop. Dropout masks and the order of the sentences depend on seed and step alone, so that a checkpoint needs
     no random state, and nothing that `after_epoch` does changes the training."""
-    first, *_, last = objective.views * 2
-    model, guard = encoder.model, CollapseGuard(encoder, [*first[: PROBE // 2], *last[: PROBE // 2]], settings)
+    probe = [text for view in objective.views for text in view[: PROBE // len(objective.views)]]
+    model, guard = encoder.model, CollapseGuard(encoder, probe, settings)
     optimizer = torch.optim.AdamW(model.parameters(), settings.rate, weight_decay=0.0, fused=True)
     steps = settings.pair_steps if settings.objective == "graded_pairs" else objective.steps  # of an epoch
     finished, losses = restore(folder, encoder, optimizer, settings.epochs, steps, after_epoch)

@@ -422,3 +422,10 @@ def test_the_command_trains_and_saves(tiny_folder, some_sentences, tmp_path, mon
 def test_the_command_refuses_a_misspelt_parameter(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="'temprature'"):
         command(monkeypatch, tmp_path, temprature=0.1)
+
+
+def test_pairs_that_share_their_first_sentence_are_no_collapse(tiny, some_sentences):
+    """One query with graded answers: the guard must look at the answers, too."""
+    pairs = graded(some_sentences).assign(sentence1=some_sentences[0])
+    settings = replace(FAST, objective="graded_pairs", pair_steps=8, epochs=1)
+    assert len(fine_tune(tiny, [], settings, pairs=pairs)) == 8

@@ -9,6 +9,7 @@ import resource
 import shlex
 import sys
 import time
+from html import escape
 from pathlib import Path
 
 import nbformat
@@ -163,8 +164,17 @@ def execute(notebook: str, parameters: dict, runs: Path) -> nbformat.NotebookNod
     finally:
         node = tidy(nbformat.read(executed, as_version=4))
         nbformat.write(node, executed)
-        executed.with_suffix(".html").write_text(HTMLExporter().from_notebook_node(node)[0], encoding="utf-8")
+        executed.with_suffix(".html").write_text(page_of(node), encoding="utf-8")
     return node
+
+
+def page_of(node: nbformat.NotebookNode) -> str:
+    """The notebook as HTML, with the alternative texts of its pictures, for which nbconvert puts other words."""
+    page, _ = HTMLExporter().from_notebook_node(node)
+    outputs = [output for cell in node.cells for output in cell.get("outputs", ())]
+    for text in [output.metadata["image/png"]["alt"] for output in outputs if "image/png" in output.get("data", {})]:
+        page = page.replace("No description has been provided for this image", escape(text), 1)
+    return page
 
 
 def tidy(node: nbformat.NotebookNode) -> nbformat.NotebookNode:

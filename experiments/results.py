@@ -57,7 +57,7 @@ def number(value: float, sign: str = "") -> str:
 def estimate(values: Sequence[float], sign: str = "") -> str:
     """A value with its interval, where it has one."""
     value, low, high = values
-    return number(value, sign) + ("" if low is None else f" [{number(low, sign)}, {number(high, sign)}]")
+    return number(value, sign) + ("" if pd.isna(low) else f" [{number(low, sign)}, {number(high, sign)}]")
 
 
 def tuned(settings: dict, numbers: dict) -> list[Table]:

@@ -62,7 +62,7 @@ def test_a_missing_file_is_named(figures):
 
 
 def test_a_value_without_an_interval_and_one_that_rounds_to_zero():
-    assert results.estimate([0.5, float("nan"), float("nan")]) == "0.50"
+    assert results.estimate([0.5, None, None]) == results.estimate([0.5, float("nan"), float("nan")]) == "0.50"
     assert results.estimate([-0.001, -0.2, 0.004], "+") == "+0.00 [-0.20, +0.00]"
 
 

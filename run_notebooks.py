@@ -18,7 +18,7 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
 from src.records import ROOT
-from src.settings import check_parameters, is_text, read_yaml
+from src.settings import check_parameters, is_text, read_yaml, without_foreign_pairs
 from src.tables import SUFFIXES
 
 NOTEBOOKS = ("generate_sport_sentences", "baseline_comparison", "fine_tune")
@@ -62,8 +62,7 @@ def notebook_parameters(profile: str, assignments: list[str], runs: Path) -> dic
             raise ValueError(f"{profile}: {notebook} has no parameter {unknown.pop()!r}, only {', '.join(defaults)}")
         outputs = {name: f"{runs}/{defaults[name].removeprefix('runs/')}" for name in REDIRECTED if name in defaults}
         given = given | {name: overrides[name] for name in defaults if name in overrides}
-        if "corpus_path" in given and "pairs_path" in defaults:  # the pairs that come with it are of the sport corpus
-            given = {"pairs_path": None} | given
+        given = without_foreign_pairs(given)
         check_parameters(defaults | given)
         parameters[notebook] = outputs | {name: from_here(name, value) for name, value in given.items()}
     if unknown := set(overrides) - everywhere:

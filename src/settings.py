@@ -177,6 +177,11 @@ def is_text(name: str) -> bool:
     return str in TYPES.get(name, ())
 
 
+def without_foreign_pairs(given: Mapping[str, object]) -> dict:
+    """The parameters; beside a corpus of one's own, the pairs of the sport corpus are not the default."""
+    return ({"pairs_path": None} if "corpus_path" in given else {}) | dict(given)
+
+
 def read_yaml(path: Path) -> dict:
     """The sections of a profile. Raises `ValueError` naming file and line of what is no YAML, or no section."""
     try:
@@ -207,7 +212,6 @@ def read_profile(path: Path | str) -> tuple[RunSettings, TrainingSettings]:
     if unknown := set(given) - set(known):
         raise ValueError(f"{path}: fine_tune has no parameter {min(unknown)!r}, only {', '.join(known)}")
     check_parameters({"triplets_path": None} | given)
-    if "corpus_path" in given:  # the pairs that come with the repository are of its own corpus
-        given = {"pairs_path": None} | given
+    given = without_foreign_pairs(given)
     run, training, _ = (kind(**{name: given[name] for name in names[kind] if name in given}) for kind in names)
     return run, training

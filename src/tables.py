@@ -144,7 +144,8 @@ def _read_delimited(lines: TextIO, file: Path, kind: str) -> pd.DataFrame:
         for row in reader:
             start, line = line, reader.line_num + 1
             if any(cell.strip() for cell in row):  # Excel leaves rows of delimiters
-                short |= {start: len(row)} if rows and len(row) < len(rows[0]) else {}
+                if rows and len(row) < len(rows[0]):
+                    short[start] = len(row)
                 rows.append(_fitted(row, rows[0] if rows else row, f"{file}, line {start}"))
                 spread += [start] * (reader.line_num > start)
                 if (below := reader.line_num - start) >= LONGEST_FIELD:

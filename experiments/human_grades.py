@@ -55,8 +55,8 @@ WAYS = {  # and the numbers of pairs that each is given
     "base": (0,),
     SHARPENED: (0,),
     "SimCSE": (0,),
-    "graded pairs": (100, 300, 1_000),
-    "ranking": (30, 100, 300, 1_000),
+    "graded pairs": (30, 100, 300, 1_000),
+    "CoSENTLoss": (100, 300),
     "CosineSimilarityLoss": (100, 300),
 }
 ORDER = "order"

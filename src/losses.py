@@ -38,14 +38,9 @@ def relation_loss(
     return differences[~diagonal].view(len(rows), -1).var(dim=1, correction=0).mean()
 
 
-def ranking_loss(
-    cosines: Float[Tensor, " batch"], grades: Float[Tensor, " batch"], temperature: float
+def graded_loss(
+    first: Float[Tensor, "batch dim"], second: Float[Tensor, "batch dim"], relatedness: Float[Tensor, " batch"]
 ) -> Float[Tensor, ""]:
-    """log(1 + Σ exp((c_i - c_j) / temperature)) over all i, j where pair i has a lower grade than pair j.
-
-    This is CoSENT (Su 2022, kexue.fm/archives/8847), as in sentence-transformers, which says scale for 1 / temperature.
-    Only the order of the pairs counts: a constant added to all cosines changes nothing.
-    """
-    differences = (cosines[:, None] - cosines) / temperature
-    too_high = differences[grades[:, None] < grades]  # above 0 where the pair of the lower grade has the higher cosine
-    return torch.cat([too_high.new_zeros(1), too_high]).logsumexp(0)
+    """Mean squared difference between the cosine of row i of `first` and `second` and how related the two are, in
+    [0, 1]: the regression objective of sentence-BERT (Reimers & Gurevych 2019, section 3)."""
+    return F.mse_loss(F.cosine_similarity(first, second, dim=-1), relatedness)

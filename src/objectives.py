@@ -7,14 +7,13 @@ from functools import lru_cache, partial
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from accelerate.utils import broadcast_object_list
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from src.corpus import check_sentences
 from src.encoder import Encoder, Tokens
-from src.losses import info_nce, ranking_loss, relation_loss
+from src.losses import graded_loss, info_nce, relation_loss
 from src.settings import TrainingSettings
 from src.targets import topic_and_facts
 
@@ -59,7 +58,7 @@ def make_objective(
     if settings.objective == "graded_pairs":
         views = [encoder.tokenize(pairs[column].tolist()) for column in ("sentence1", "sentence2")]
         relatedness = pairs["relatedness"].to_numpy(np.float32)
-        return Objective(views, partial(_pair_loss, settings), min(PAIR_BATCH, len(pairs)), relatedness)
+        return Objective(views, _pair_loss, min(PAIR_BATCH, len(pairs)), relatedness)
     views = [encoder.tokenize(column) for column in _columns(sentences, settings)]
     if settings.objective == "topic_and_facts":
         targets = topic_and_facts(sentences, encoder.encode, settings.facts)
@@ -82,13 +81,8 @@ def _sentence_loss(
     return relation_loss(embeddings[:, 0], targets, settings.stretch)
 
 
-def _pair_loss(
-    settings: TrainingSettings, embeddings: Float[Tensor, "batch 2 dim"], relatedness: Float[Tensor, " batch"]
-) -> Float[Tensor, ""]:
-    cosines = F.cosine_similarity(*embeddings.unbind(1), dim=-1)
-    if settings.pair_loss == "ranking":
-        return ranking_loss(cosines, relatedness, settings.temperature)
-    return F.mse_loss(cosines, relatedness)  # Reimers & Gurevych 2019, section 3
+def _pair_loss(embeddings: Float[Tensor, "batch 2 dim"], relatedness: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+    return graded_loss(*embeddings.unbind(1), relatedness)
 
 
 def check_data(settings: TrainingSettings, sentences: Sequence, pairs: pd.DataFrame | None) -> None:

@@ -12,7 +12,7 @@ OBJECTIVES = {  # what each uses beside the settings of every run
     "simcse": ("temperature", "batch_size"),
     "supervised_simcse": ("temperature", "batch_size"),
     "topic_and_facts": ("facts", "stretch", "batch_size"),
-    "graded_pairs": ("temperature", "pair_loss", "pair_steps"),
+    "graded_pairs": ("pair_steps",),
 }
 COMMON = ("objective", "epochs", "learning_rate", "gradient_caching", "precision", "seed")
 
@@ -42,10 +42,9 @@ class TrainingSettings:
 
     objective: str = "graded_pairs"  # one of OBJECTIVES
     epochs: int = 1  # Gao et al. 2021 train for one
-    temperature: float = 0.05  # of SimCSE, theirs; and of pair_loss "ranking"
+    temperature: float = 0.05  # of SimCSE; theirs
     facts: float = 0.86  # of topic_and_facts: the share of facts in the targets; the topic has the rest
     stretch: float = 1.5  # of topic_and_facts: by how much the targets' cosines are multiplied
-    pair_loss: str = "regression"  # of graded_pairs; or "ranking", which orders better and narrows the range
     pair_steps: int = 60  # of graded_pairs: the steps that make an epoch, each with 64 of the pairs
     learning_rate: float | None = None  # None: 1e-4 for topic_and_facts; 3e-5, theirs for BERT-base, for the others
     batch_size: int = 64  # sentences, over all processes; each has batch_size - 1 negatives
@@ -128,7 +127,7 @@ class LookSettings:
 SETTINGS = (RunSettings, TrainingSettings, LookSettings, CorpusSettings, BandSettings)
 TYPES = {name: get_args(hint) or (hint,) for kind in SETTINGS for name, hint in get_type_hints(kind).items()}
 CHOICES = {
-    "objective": tuple(OBJECTIVES), "pair_loss": ("regression", "ranking"), "precision": ("auto", "fp32", "bf16"),
+    "objective": tuple(OBJECTIVES), "precision": ("auto", "fp32", "bf16"),
     "pooling": ("cls", "mean", "max"), "comparison_pooling": ("cls", "mean", "max"),
 }  # fmt: skip
 ABOVE_0 = ("temperature", "other_temperature", "stretch", "learning_rate")

@@ -240,7 +240,6 @@ def test_a_run_that_differs_in_anything_is_another_run(tmp_path, tiny_folder, so
         name(sentences=some_sentences[::-1]),
         name(grades=np.arange(72)),
         name(settings=replace(settings, objective="graded_pairs")),
-        name(settings=replace(settings, objective="graded_pairs", pair_loss="ranking")),
         name(pooling="cls"),
         name(make_tiny_model(tmp_path / "tiny", seed=1)),
         name(make_tiny_model(tmp_path / "tiny", dropout=0.5)),

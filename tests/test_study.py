@@ -60,9 +60,8 @@ def test_the_label_curve_is_recorded_drawn_and_not_repeated(small, monkeypatch):
     run(labels, monkeypatch, *arguments)
     lines = read_lines(small / "results.jsonl")
     assert [(line["way"], line["pairs"]) for line in lines] == [
-        ("base", 0), ("graded pairs", 30), ("ranking", 30), ("ranking, temperature 0.1", 30),
-        ("topic and facts", 0), ("CoSENTLoss", 30), ("CosineSimilarityLoss", 30), ("proposed pairs", 30),
-        ("random pairs", 30),
+        ("base", 0), ("graded pairs", 30), ("topic and facts", 0), ("CoSENTLoss", 30), ("CosineSimilarityLoss", 30),
+        ("proposed pairs", 30), ("random pairs", 30),
     ]  # fmt: skip
     widths = [line["measures"]["width"] for line in lines]
     assert len(set(widths)) == len(widths)

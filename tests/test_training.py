@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from src import objectives, training
 from src.encoder import load_encoder
-from src.losses import info_nce, ranking_loss, relation_loss
+from src.losses import graded_loss, info_nce, relation_loss
 from src.objectives import Objective, make_objective
 from src.records import read_json
 from src.settings import TrainingSettings
@@ -128,9 +128,9 @@ def test_the_loss_is_that_of_the_objective(tiny, some_sentences, monkeypatch):
     def embed(sentences):
         return tiny.embed(tiny.pad(tiny.tokenize(sentences)))
 
-    def loss_and_rows(name, sentences, pair_loss="regression", targets=None, pairs=None):
+    def loss_and_rows(name, sentences, targets=None, pairs=None):
         monkeypatch.setattr(objectives, "topic_and_facts", lambda sentences, encode, facts: targets)
-        settings = replace(FAST, objective=name, temperature=0.3, stretch=1.0, pair_loss=pair_loss)
+        settings = replace(FAST, objective=name, temperature=0.3, stretch=1.0)
         objective = make_objective(tiny, sentences, settings, pairs)
         return batch_loss(tiny, objective, 5, settings), objective.rows(5, 0).tolist()
 
@@ -149,11 +149,9 @@ def test_the_loss_is_that_of_the_objective(tiny, some_sentences, monkeypatch):
     loss, of_pairs = loss_and_rows("graded_pairs", [], pairs=pairs)
     assert len(of_pairs) == len(set(of_pairs)) == 30  # all there are
     drawn = pairs.iloc[of_pairs]
-    cosines = F.cosine_similarity(embed(drawn["sentence1"].tolist()), embed(drawn["sentence2"].tolist()))
-    grades = torch.tensor(drawn["relatedness"].to_numpy(), dtype=torch.float32)
-    assert torch.allclose(loss, (cosines - grades).square().mean(), atol=1e-5)
-    loss, _ = loss_and_rows("graded_pairs", [], pairs=pairs, pair_loss="ranking")
-    assert torch.allclose(loss, ranking_loss(cosines, grades, 0.3), atol=1e-4)
+    first, second = (embed(drawn[column].tolist()) for column in ("sentence1", "sentence2"))
+    relatedness = torch.tensor(drawn["relatedness"].to_numpy(), dtype=torch.float32)
+    assert torch.allclose(loss, graded_loss(first, second, relatedness), atol=1e-5)
 
 
 def graded(sentences):
@@ -162,16 +160,14 @@ def graded(sentences):
     return table.assign(relatedness=table["grade"] / 2)
 
 
-@pytest.mark.parametrize("pair_loss", ["regression", "ranking"])
-def test_graded_pairs_come_to_the_order_of_their_grades(tiny, some_sentences, pair_loss):
+def test_the_cosines_of_graded_pairs_come_to_their_grades(tiny, some_sentences):
     pairs = graded(some_sentences)
-    settings = replace(FAST, objective="graded_pairs", pair_loss=pair_loss, pair_steps=20, learning_rate=2e-3)
+    settings = replace(FAST, objective="graded_pairs", pair_steps=20, learning_rate=2e-3)
     losses = fine_tune(tiny, [], settings, pairs=pairs)
     assert len(losses) == 40
     cosines = (tiny.encode(pairs["sentence1"].tolist()) * tiny.encode(pairs["sentence2"].tolist())).sum(1)
     assert pd.Series(cosines).corr(pairs["grade"], method="spearman") > 0.4
-    if pair_loss == "regression":
-        assert np.abs(pd.Series(cosines).groupby(pairs["grade"]).mean() - [0, 0.5, 1]).max() < 0.2
+    assert np.abs(pd.Series(cosines).groupby(pairs["grade"]).mean() - [0, 0.5, 1]).max() < 0.2
 
 
 def test_graded_pairs_need_pairs(tiny, some_sentences):

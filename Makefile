@@ -10,11 +10,12 @@ export PYTHONPATH := .
 export OMP_WAIT_POLICY := passive
 export SET
 
-.PHONY: help run test test-gpu lab figures study labels bench cache clean-cache check clean
+.PHONY: help run band test test-gpu lab figures study labels bench cache clean-cache check clean
 
 help:
 	@echo "make run      install, run the three notebooks, write them and their HTML, pictures and model to runs/"
 	@echo "              PROFILE=original   the two hub models     SET=\"epochs=1 temperature=0.4\"   other parameters"
+	@echo "make band     the same without training: the band of cosines, and pairs to grade (SET=\"sheet_path=sheet.csv\")"
 	@echo "make test     install, run all tests"
 	@echo "make test-gpu install, run the tests of what is different on a GPU"
 	@echo "make lab      open JupyterLab"
@@ -26,8 +27,9 @@ help:
 	@echo "make check    lint and check the format"
 	@echo "make clean    remove .venv and runs/"
 
-run: .venv/installed $(COMPARISON) $(if $(filter tiny,$(PROFILE)),models/tiny)
-	@$(BIN)/python run_notebooks.py --profile $(PROFILE) --runs $(RUNS) --set "$$SET"
+band: ONLY := --notebooks generate_sport_sentences baseline_comparison
+run band: .venv/installed $(COMPARISON) $(if $(filter tiny,$(PROFILE)),models/tiny)
+	@$(BIN)/python run_notebooks.py --profile $(PROFILE) --runs $(RUNS) --set "$$SET" $(ONLY)
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -1,4 +1,4 @@
-"""Execute the three notebooks in order with a profile's parameters; everything they write goes under one folder.
+"""Execute the notebooks in order with a profile's parameters; everything they write goes under one folder.
 
 --in-place re-executes the committed notebooks, the study's among them, at their own values.
 """
@@ -34,13 +34,15 @@ def main() -> None:
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="NAME=VALUE", help="parameters for this run; quotes as in a shell"
     )
+    parser.add_argument("--notebooks", nargs="*", choices=NOTEBOOKS, default=NOTEBOOKS, help="only these")
     parser.add_argument("--in-place", action="store_true", help="refresh what is committed, at its own values")
     options = parser.parse_args()
     try:
         if options.in_place:
             parameters = {notebook: {} for notebook in (*NOTEBOOKS, STUDY)}
         else:
-            parameters = notebook_parameters(options.profile, split_assignments(options.set), options.runs)
+            given = notebook_parameters(options.profile, split_assignments(options.set), options.runs)
+            parameters = {notebook: given[notebook] for notebook in options.notebooks}
         run(parameters, options.runs, options.in_place)
     except (ValueError, OSError, PapermillExecutionError) as error:
         sys.exit(f"\nmake: stopped. {error}")

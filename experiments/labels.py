@@ -106,7 +106,7 @@ def picked_pairs(data: SportData, model: str, way: str, count: int, draw: int) -
 
 
 def grade_of(one: pd.Series, other: pd.Series) -> int:
-    """As `src.sentences` defines it: 4 same facts, 3 one differs, 2 same event, 1 same sport, 0 another."""
+    """As `src.sentences` defines it: 4 same facts, 3 one differs, 2 same kind of event, 1 same sport, 0 another."""
     if one["sport"] != other["sport"] or one["event"] != other["event"]:
         return int(one["sport"] == other["sport"])
     facts, others = json.loads(one["facts"]), json.loads(other["facts"])

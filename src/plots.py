@@ -23,13 +23,13 @@ from src.similarity import PairwiseDistribution
 # Okabe & Ito, and Tol's wine: safe for the colour-blind
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255")
 MARKERS = "osD^vP*X<>"
-GRADES = {0: "other sport", 1: "same sport", 2: "same event", 3: "one fact differs", 4: "same facts"}
+GRADES = {0: "other sport", 1: "same sport", 2: "same kind of event", 3: "one fact differs", 4: "same facts"}
 LABELS = {"width": "width of all pairs", "width_within": "width within a sport", "mean": "mean cosine"}
 LABELS |= {f"rung_auc[{k}]": f"{GRADES[k]} above {GRADES[k - 1]}" for k in (1, 2, 3, 4)}
 LABELS |= {"recall_at_precision[0.9]": "related pairs found at precision 0.9"}
 LABELS |= {f"recall_at_fpr[{rate}]": f"found at a false-positive rate of {rate}" for rate in (0.05, 0.01)}
 LABELS |= {"order": "order of all grades", "everyday_order": "everyday language", "related_auc": "related above others"}
-LABELS |= {"name_trap_auc": "same event above shared names", "wording_trap_auc": "same facts above same wording"}
+LABELS |= {"name_trap_auc": "same kind of event above shared names", "wording_trap_auc": "same facts above same wording"}
 LABELS |= {f"adversarial_{kind}_order": f"{kind} order where shared words mislead" for kind in ("topic", "fact")}
 COSINE = "cosine similarity of a pair of sentences"
 SHOWN_BINS = 200  # the 4,000 of a distribution joined, so that each is 0.01 wide in all that is compared

@@ -16,7 +16,7 @@ Grades = Int[np.ndarray, " pairs"]
 Scale = Grades | Float[np.ndarray, " pairs"]  # grades of any scale
 Related = Bool[np.ndarray, " pairs"]
 WORD = r"(?u)\b\w\w+\b|[^\w\s.,;:!?'\"()-]"  # two letters or more, or a symbol: there are sentences of emoji alone
-RELATED_FROM = 2  # the grade from which on two sentences count as related: the same event
+RELATED_FROM = 2  # the grade from which on two sentences count as related: the same kind of event
 # For each recall: whether a threshold will do, given the shares of related and of unrelated pairs that reach it; and
 # how many unrelated pairs it takes to know.
 WANTED = {

@@ -187,7 +187,7 @@ def test_ridges_of_few_or_equal_pairs():
     figure = plots.ridgeline({"few": (np.array([0.1, 0.2, 0.2, 0.9]), np.array([0, 2, 2, 3]))}, "title")
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
         "0 other sport",
-        "2 same event",
+        "2 same kind of event",
         "3 one fact differs",
     ]
     assert not figure.axes[0].texts  # no AUC of a single pair

@@ -29,7 +29,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from transformers import PrinterCallback
 
 from benchmarks.pairwise import embeddings, peak, seconds
-from experiments.study import MAX_LENGTH, MODEL, SIMCSE, draw_data
+from experiments import MAX_LENGTH, MODEL, SportData
 from src import plots
 from src.encoder import load_encoder
 from src.objectives import make_objective
@@ -40,13 +40,13 @@ from src.settings import TrainingSettings
 from src.similarity import Encode, cosines_of_pairs, pairwise_distribution
 from src.training import batch_loss, fine_tune
 
-SETTINGS = replace(SIMCSE, temperature=0.05)  # the paper's values
+SETTINGS = TrainingSettings(objective="simcse")
 PRECISIONS = ("fp32", "bf16") if SETTINGS.bf16 else ("fp32",)
 GPU = torch.cuda.is_available()
 DEVICE = torch.cuda.get_device_name() if GPU else f"{os.cpu_count()} cores"
 COMPARED = (64, 512) if GPU else (64,)  # batch sizes
 COUNTED = (20_000, 100_000)  # rows of which a GPU counts all pairs
-BATCHES, LOOKED_AT = (64, 128, 256, 512), 1_000
+BATCHES = (64, 128, 256, 512)
 Turns = dict[str, list[float]]  # a way's values, one a turn
 
 
@@ -88,7 +88,7 @@ def other_library() -> SentenceTransformer:
 def memory(batch_size: int, gradient_caching: bool) -> float:
     """GB at the peak of the second step, beside what is held before (on a GPU, of its memory); fp32."""
     encoder = load_encoder(MODEL, max_length=MAX_LENGTH)
-    objective = make_objective(encoder, draw_data("validation", max(BATCHES), 1)[0], SETTINGS)
+    objective = make_objective(encoder, SportData("validation").training[: max(BATCHES)], SETTINGS)
     settings = replace(SETTINGS, gradient_caching=gradient_caching)
     optimizer = torch.optim.AdamW(encoder.model.parameters(), 1e-5)
     encoder.model.train()
@@ -211,8 +211,8 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=1536)
     parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
-    sentences, corpus, pairs = draw_data("validation", options.sentences, LOOKED_AT)
-    pairs = pairs[pairs["kind"] == "balanced"].sample(600, random_state=0)
+    data = SportData("validation")
+    sentences, corpus, pairs = data.training[: options.sentences], data.sentences, data.validation
     kinds = {
         f"{precision}{f', batches of {size}' * GPU}": replace(SETTINGS, precision=precision, batch_size=size)
         for size, precision in product(COMPARED, PRECISIONS)

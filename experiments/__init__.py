@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 
 from src import plots
 from src.corpus import draw_sentences, load_sentences
-from src.pairs import draw_pairs, general_language_pairs, load_pairs
+from src.pairs import draw_pairs, everyday_pairs, load_pairs
 from src.records import ROOT, library_versions
 from src.scoring import score
 from src.training import Collapse
 from src.transforms import Encode
 
 MODEL, MAX_LENGTH = "all-MiniLM-L6-v2", 64
-TRAINED_ON, LOOKED_AT, JUDGING = 3_072, 1_500, 200  # sentences; graded pairs of each kind and grade
+TRAINED_ON, TEST_SENTENCES, JUDGING = 3_072, 1_500, 200  # sentences; graded pairs of each kind and grade
 FIGURES, CACHE = ROOT / "figures", ROOT / "runs" / "cache"
 SHOWN = (
     "recall_at_precision[0.9]", "recall_at_fpr[0.01]", "order", "topic_order", "fact_order", "adversarial_topic_order",
@@ -38,10 +38,12 @@ class SportData:
         pairs = load_pairs(ROOT / "data" / "graded_pairs.csv")
         self.told = draw_sentences(corpus, "train", TRAINED_ON)  # with the facts that each sentence tells
         self.training = self.told["sentence"].tolist()
-        self.sentences = draw_sentences(corpus, split, LOOKED_AT)
+        self.sentences = draw_sentences(corpus, split, TEST_SENTENCES)
         self.labelled = pairs[pairs["split"] == "train"]
         _, self.validation, self.pairs = draw_pairs(pairs, 0, judging, judged=split)
-        self.everyday, _ = general_language_pairs()
+        if split == "validation":  # decisions are judged on other pairs than those that chose the threshold
+            self.validation = None
+        self.everyday = everyday_pairs()
 
     def measure(self, encode: Encode) -> dict[str, float]:
         return score(

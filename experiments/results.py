@@ -21,9 +21,9 @@ INTRODUCTION = """# Results
 
 `python -m experiments.results` writes this page; do not edit it by hand. *Width* is p95 − p5 of the cosines of all
 pairs of sentences. *Topic order* is Spearman's correlation of cosine and grade over grades 0, 1, 2 (other sport, same
-sport, same kind of event), *fact order* over grades 2, 3, 4 (same kind of event, one fact differs, same facts). "Same sport above other
-sport" and the like are the probability that a pair of the first kind has the higher cosine. Brackets hold 95 %
-intervals from resampling events, and seeds where there are several."""
+sport, same kind of event), *fact order* over grades 2, 3, 4 (same kind of event, one fact differs, same facts). *Same
+kind of event above shared names* is the probability that such a pair has a higher cosine than a pair of two sports that
+shares names. Brackets hold 95 % intervals from resampling events, and seeds where there are several."""
 ORDERS = ("topic_order", "fact_order")
 MEASURES = (
     "width", "width_within", *ORDERS, "order", "adversarial_topic_order", "adversarial_fact_order", "name_trap_auc",

@@ -3,18 +3,16 @@
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
-from scipy import sparse
 
-from src.similarity import BINS, PairwiseDistribution
+from src.similarity import BINS, CENTRES, PairwiseDistribution
 
 REPLICATES = 200
-CLUSTERS = 200  # at most: `resampled_distributions` has a histogram for every two of them
 
 
 def clusters_of(table: pd.DataFrame) -> Int[np.ndarray, " rows"]:
     """A number for each row, equal in rows that are drawn together: those of one event, or, where events are not known,
     of one (first) sentence."""
-    if "template1" in table:  # sport/event/split/number
+    if "template1" in table:  # sport/event/split/register
         names = table["template1"].astype(str).str.rsplit("/", n=2).str[0]
     elif {"sport", "event"} <= set(table):
         names = table["sport"].astype(str) + "/" + table["event"].astype(str)
@@ -25,10 +23,11 @@ def clusters_of(table: pd.DataFrame) -> Int[np.ndarray, " rows"]:
 
 def multiplicities(
     clusters: Int[np.ndarray, " rows"], replicates: int, seed: int
-) -> Int[np.ndarray, "replicates clusters"]:
-    """How often each cluster is drawn, when as many as there are are drawn with replacement."""
+) -> Int[np.ndarray, "replicates rows"]:
+    """How often each row is drawn: whole clusters, as many as there are, with replacement."""
     count = int(clusters.max()) + 1
-    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=replicates)
+    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=replicates)
+    return times[:, clusters]
 
 
 def resampled_rows(
@@ -36,47 +35,26 @@ def resampled_rows(
 ) -> list[Int[np.ndarray, " drawn"]]:
     """The rows of each bootstrap replicate: whole clusters, drawn with replacement."""
     rows = np.arange(len(clusters))
-    return [np.repeat(rows, times[clusters]) for times in multiplicities(clusters, replicates, seed)]
-
-
-def join_clusters(clusters: Int[np.ndarray, " rows"], seed: int) -> Int[np.ndarray, " rows"]:
-    """At most `CLUSTERS` clusters: where there are more, they are joined at random. This leaves the variance of a mean
-    over the replicates as it was, in expectation and but for one part in `CLUSTERS`."""
-    if clusters.max() < CLUSTERS:
-        return clusters
-    # not default_rng(seed): it also shuffles the rows in `score`, and clusters would be joined by their place there
-    return (np.random.default_rng([seed, 1]).permutation(clusters.max() + 1) % CLUSTERS)[clusters]
+    return [np.repeat(rows, times) for times in multiplicities(clusters, replicates, seed)]
 
 
 def resampled_distributions(
-    embeddings: Float[np.ndarray, "n dim"],
-    clusters: Int[np.ndarray, " n"],
-    times: Int[np.ndarray, "replicates clusters"],
-    wordings: Int[np.ndarray, " n"],
+    embeddings: Float[np.ndarray, "n dim"], times: Int[np.ndarray, "replicates n"], wordings: Int[np.ndarray, " n"]
 ) -> list[PairwiseDistribution | None]:
-    """The distribution of each replicate, None where no pair is left in it. Pairs of one wording do not count.
+    """The distribution of each replicate, in which row i is drawn `times[:, i]` times; None where it has no pair.
 
-    The pairs between two clusters are counted once, as a histogram. A replicate is a weighted sum of these histograms:
-    a pair counts as often as its first cluster was drawn, times as often as its second was. Copies of one sentence are
-    not paired.
+    A pair counts as often as its first row was drawn, times as often as its second was. Pairs of one wording do not
+    count, and copies of one row are not paired.
     """
     first, second = np.nonzero(np.triu(wordings[:, None] != wordings, 1))
     bins = ((embeddings @ embeddings.T + 1) * (BINS / 2)).astype(np.int32).clip(0, BINS - 1)[first, second]
-    present, clusters = np.unique(clusters, return_inverse=True)
-    times, count = times[:, present].astype(np.float64), len(present)
-    two_clusters = clusters[first] * count + clusters[second]
-    ones = np.ones(len(bins))
-    histograms = sparse.coo_array((ones, (two_clusters, bins)), shape=(count**2, BINS)).tocsr()  # sums equal entries
-    weights = (times[:, :, None] * times[:, None, :]).reshape(-1, count**2)
-    edges = np.linspace(-1, 1, BINS + 1)
-    centres = (edges[1:] + edges[:-1]) / 2
     distributions = []
-    for counts in weights @ histograms:
-        pairs = counts.sum()
-        if not pairs:
+    for drawn in times.astype(np.float64):
+        counts = np.bincount(bins, drawn[first] * drawn[second], BINS)
+        if not counts.any():
             distributions.append(None)
             continue
-        mean = float(counts @ centres / pairs)
-        std = float(counts @ (centres - mean) ** 2 / pairs) ** 0.5
-        distributions.append(PairwiseDistribution(edges, counts.astype(np.int64), mean, std))
+        mean = np.average(CENTRES, weights=counts)
+        std = np.average((CENTRES - mean) ** 2, weights=counts) ** 0.5
+        distributions.append(PairwiseDistribution(counts.astype(np.int64), float(mean), float(std)))
     return distributions

@@ -52,7 +52,7 @@ def load_sentences(
 
 def _with_sentence_column(table: pd.DataFrame, path: Path | str, text_column: str) -> pd.DataFrame:
     table = with_columns(table, text_column, "text")
-    if text_column == "sentence" not in table:
+    if text_column == "sentence" and "sentence" not in table:
         texts = [name for name in table if pd.api.types.is_string_dtype(table[name])]
         if "text" in table:
             text_column = "text"
@@ -80,11 +80,11 @@ def check_sentences(sentences: Sequence, source: str = "the corpus", at_least: i
 
 
 def near_duplicates(sentences: Sequence[str], similarity: float = 0.9) -> list[int]:
-    """Rows that repeat an earlier row, which is not listed itself, but for a few letters.
+    """Rows that repeat an earlier row up to a few letters; the earlier row is not listed.
 
-    Two sentences are alike when their digits are the same and of the runs of five characters that either has, both have
-    the share `similarity` (Jaccard), in [0.8, 1]. Case and spaces do not count. At 0.9 about one letter in a hundred
-    may differ. Candidates are found by MinHash (Broder 1997), all but 1 in 10,000 at a similarity of 0.9 and 1 in 20 at
+    Two sentences are alike when their digits are the same and the Jaccard index of their runs of five characters is
+    `similarity` or more, in [0.8, 1]. Case and spaces do not count. At 0.9 about one letter in a hundred may differ.
+    Candidates are found by MinHash (Broder 1997), all but 1 in 10,000 at a similarity of 0.9 and 1 in 20 at
     0.8; then their runs are compared.
     """
     if not 0.8 <= similarity <= 1:

@@ -18,7 +18,6 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
 from torch import Tensor
 from tqdm import tqdm
 from transformers import (
@@ -36,12 +35,9 @@ from src.corpus import check_sentences
 from src.pooling import POOLINGS, pool
 from src.presets import OLD_LAYOUT, find_weights
 from src.records import cache_key, output_folder, read_json, read_with_checksum, write_with_checksum
-from src.transforms import AffineMap
 
 BATCH_SIZE = 64  # sentences in a forward pass on a CPU
 GPU_TOKENS = 2**15  # in a forward pass on a GPU, which idles where they are few
-DENSE = "3_Dense"
-TRANSFORMED = ["Transformer", "Pooling", "Normalize", "Dense", "Normalize"]  # the modules of a model with a transform
 Tokens = Sequence[Mapping[str, list[int]]]  # tokenized sentences
 
 
@@ -56,7 +52,6 @@ class Encoder:
     max_length: int  # tokens, special ones included
     sha256: str  # of the weights file it was loaded from
     prompt: str = ""  # put before each sentence
-    transform: AffineMap | None = None  # of the unit embeddings, fitted; saved with the model as a dense layer
     cache: Path | None = None  # a folder for embeddings and trained weights
 
     def embed(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "batch dim"]:
@@ -145,8 +140,6 @@ class Encoder:
                 vectors[rows] = F.normalize(self.embed(batch).float(), dim=-1).cpu().numpy()
                 bar.update(len(rows))
         self.model.train(was_training)
-        if self.transform and len(vectors):
-            vectors = self.transform.transform(vectors)
         embeddings = np.empty((len(tokens), vectors.shape[1]), np.float32)
         for rows, share in gather_object([(own, vectors)]):
             embeddings[rows] = share
@@ -158,8 +151,6 @@ class Encoder:
         digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
         for name, value in self.model.state_dict().items():
             digest.update(name.encode() + value.cpu().numpy().tobytes())
-        if self.transform:
-            digest.update(self.transform.mean_.tobytes() + self.transform.matrix_.tobytes())
         return digest.hexdigest()
 
 
@@ -190,8 +181,8 @@ def load_encoder(
     max_length = _check_max_length(max_length, saved_length or tokenizer.model_max_length, transformer)
     transformer.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     name = preset.name if preset else (folder if Path(model).expanduser().is_dir() else Path(model)).name
-    cache, transform = Path(cache) if cache else None, _saved_transform(folder)
-    return Encoder(name, transformer, tokenizer, pooling, max_length, checksum, prompt, transform, cache)
+    cache = Path(cache) if cache else None
+    return Encoder(name, transformer, tokenizer, pooling, max_length, checksum, prompt, cache)
 
 
 def _load_transformer(weights: Path) -> PreTrainedModel:
@@ -255,7 +246,7 @@ def _sentence_transformers_settings(folder: Path) -> tuple[str | None, int | Non
     files = ("modules.json", "config_sentence_transformers.json", "1_Pooling/config.json", "sentence_bert_config.json")
     modules, general, pooling, lengths = (read_json(folder / f) if (folder / f).is_file() else {} for f in files)
     kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
-    if kinds != TRANSFORMED and (more := sorted(set(kinds) - {"Transformer", "Pooling", "Normalize"})):
+    if more := sorted(set(kinds) - {"Transformer", "Pooling", "Normalize"}):
         raise ValueError(f"{folder} has a layer that is not read here, {', '.join(more)}, after its pooling")
     prompt = (general.get("prompts") or {}).get(general.get("default_prompt_name"), "")
     if prompt and not pooling.get("include_prompt", True):
@@ -265,14 +256,3 @@ def _sentence_transformers_settings(folder: Path) -> tuple[str | None, int | Non
     modes = [names.get(flag, flag) for flag in flags]
     mode = pooling.get("pooling_mode", "+".join(modes))  # version 6 writes one word, older ones a flag for each
     return mode or None, lengths.get("max_seq_length"), prompt
-
-
-def _saved_transform(folder: Path) -> AffineMap | None:
-    """The dense layer that `save_encoder` writes, if there is one. Raises `ValueError` for one of another kind."""
-    if not (folder / DENSE / "config.json").is_file():
-        return None
-    if not read_json(folder / DENSE / "config.json")["activation_function"].endswith("Identity"):
-        raise ValueError(f"{folder / DENSE} has an activation: only an affine layer is read here")
-    weights = load_file(folder / DENSE / "model.safetensors")
-    matrix = weights["linear.weight"].T.astype(np.float64)
-    return AffineMap.of(-weights["linear.bias"] @ np.linalg.pinv(matrix), matrix)

@@ -26,9 +26,9 @@ def find_entities(sentences: Sequence[str]) -> list[list[str]]:
     return [[word[0] for word in matches if word[0] in names or word[0][0].isdigit()] for matches in words]
 
 
-def remove_entities(sentences: Sequence[str], entities: Sequence[Sequence[str]]) -> list[str]:
-    """Each sentence without its names and numbers, which `find_entities` returned for it."""
+def remove_entities(sentences: Sequence[str]) -> list[str]:
+    """Each sentence without its names and numbers."""
     return [
         _WORD.sub(lambda word, own=set(words): "" if word[0] in own else word[0], sentence)
-        for sentence, words in zip(sentences, entities)
+        for sentence, words in zip(sentences, find_entities(sentences))
     ]

@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
+from scipy.stats import zscore
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.neighbors import NearestNeighbors
 
-from src.entities import find_entities, remove_entities
+from src.entities import remove_entities
 from src.records import output_folder, write_atomically
-from src.similarity import Embeddings, check_unit_rows
+from src.similarity import Embeddings, check_rows
 
 RANKS = tuple(2**k for k in range(12))  # how near the neighbours are that sentences are paired with: 1 is the nearest
-LOOKED_AT = 4_000  # sentences, of a larger corpus
+SAMPLED = 4_000  # sentences, of a larger corpus
 GUIDE = """How to grade
 
 Give each pair one whole number from 0 to 4. Judge what the two sentences say, not how they say it.
@@ -40,12 +41,12 @@ def propose_pairs(sentences: Sequence[str], embeddings: Embeddings, count: int, 
 
     Raises `ValueError` for fewer sentences than the pairs need.
     """
-    check_unit_rows(embeddings)
+    check_rows(embeddings, unit=True)
     if len(set(sentences)) < 2 * count:
         raise ValueError(f"{count} pairs need {2 * count} different sentences, there are only {len(set(sentences))}")
     rng = np.random.default_rng(seed)
     _, first_uses = np.unique(np.asarray(sentences, dtype=str), return_index=True)
-    rows = rng.permutation(first_uses)[: max(LOOKED_AT, 2 * count)]
+    rows = rng.permutation(first_uses)[: max(SAMPLED, 2 * count)]
     texts, embeddings = [sentences[row] for row in rows], embeddings[rows]
     candidates = _neighbours(embeddings, rng)  # one column a rank, and a random one
     surprise = _disagreement(texts, embeddings, candidates)
@@ -102,11 +103,7 @@ def _disagreement(
 ) -> Float[np.ndarray, "n ranks"]:
     """How far apart the two views of each pair are, in standard deviations of each view at that rank."""
     vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"\S+")  # never without a word
-    words = vectorizer.fit_transform(remove_entities(texts, find_entities(texts)))
-    views = [
-        [(embeddings * embeddings[column]).sum(1) for column in candidates.T],
-        [np.asarray(words.multiply(words[column]).sum(1)).ravel() for column in candidates.T],
-    ]
-    of_embeddings, of_words = (np.stack(view, axis=1) for view in views)
-    standard = [(view - view.mean(0)) / (view.std(0) + 1e-9) for view in (of_embeddings, of_words)]
-    return np.abs(standard[0] - standard[1])
+    words = vectorizer.fit_transform(remove_entities(texts))
+    cosines = np.stack([(embeddings * embeddings[column]).sum(1) for column in candidates.T], axis=1)
+    overlaps = np.hstack([words.multiply(words[column]).sum(1) for column in candidates.T])
+    return np.abs(np.nan_to_num(zscore(cosines)) - np.nan_to_num(zscore(np.asarray(overlaps))))

@@ -45,10 +45,6 @@ _FORMS = {  # slot type -> form -> how it states a value; a choice has forms of 
 }
 
 
-class GrammarError(ValueError):
-    """A grammar file that cannot be used; the message names file, line and reason."""
-
-
 @dataclass(frozen=True)
 class Slot:
     """One kind of fact: a name from the split's names, a number in a range, or one of several choices."""
@@ -84,10 +80,11 @@ class Event:
 
 
 def load_grammar(folder: Path | str = GRAMMAR_FOLDER) -> list[Event]:
-    """Read and check all `*.yaml` files of a folder, in the order of their names; raises `GrammarError`."""
+    """Read and check all `*.yaml` files of a folder, in the order of their names. Raises `ValueError` naming
+    file, line and reason for one that cannot be used."""
     files = sorted(Path(folder).glob("*.yaml"))
     if not files:
-        raise GrammarError(f"{folder} holds no grammar file (*.yaml)")
+        raise ValueError(f"{folder} holds no grammar file (*.yaml)")
     first_uses: dict[str, str] = {}  # a wording without its slots -> file and line of its first use
     return [event for file in files for event in _read_sport(_compose(file), first_uses)]
 
@@ -104,7 +101,7 @@ def load_names(folder: Path | str = GRAMMAR_FOLDER) -> dict[str, Names]:
             _require(len(names[split][kind]) >= 20, node, f"fewer than 20 {kind} names for {split}")
     words = [{word for kind in NAMED for name in names[split][kind] for word in name.split()} for split in SPLITS]
     if shared := (words[0] & words[1]) | (words[0] & words[2]) | (words[1] & words[2]):
-        raise GrammarError(f"{file}: names in more than one split: {', '.join(sorted(shared))}")
+        raise ValueError(f"{file}: names in more than one split: {', '.join(sorted(shared))}")
     return names
 
 
@@ -185,7 +182,7 @@ def _check_wording(wording: str, node: yaml.Node, slots: dict[str, Slot], first_
 
 def _require(condition: object, node: yaml.Node, reason: str) -> None:
     if not condition:
-        raise GrammarError(f"{node.start_mark.name}, line {node.start_mark.line + 1}: {reason}")
+        raise ValueError(f"{node.start_mark.name}, line {node.start_mark.line + 1}: {reason}")
 
 
 def _compose(file: Path) -> yaml.Node:
@@ -193,9 +190,9 @@ def _compose(file: Path) -> yaml.Node:
         with file.open(encoding="utf-8") as stream:  # a stream, so that every node knows the name of the file
             node = yaml.compose(stream, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        raise GrammarError(str(error)) from None  # says file and line too
+        raise ValueError(str(error)) from None  # says file and line too
     if node is None:
-        raise GrammarError(f"{file}, line 1: the file is empty")
+        raise ValueError(f"{file}, line 1: the file is empty")
     return node
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
@@ -32,19 +31,14 @@ class Objective:
 
     @property
     def steps(self) -> int:
-        """Of one pass over the rows; those left over after the last full batch wait for the next one."""
+        """Full batches in one pass; the rows left over are skipped."""
         return len(self.views[0]) // self.batch_size
 
     def rows(self, step: int, seed: int) -> Int[np.ndarray, " batch"]:
-        """The numbers of this step's rows. Each epoch is shuffled anew; the order depends on seed and step alone."""
+        """The numbers of this step's rows. Each pass is shuffled anew; the order depends on seed and step alone."""
         epoch, position = divmod(step, self.steps)
-        order = _epoch_order(len(self.views[0]), seed, epoch)
+        order = np.random.default_rng([seed, 0, epoch]).permutation(len(self.views[0]))  # 0: as older versions did
         return order[position * self.batch_size : (position + 1) * self.batch_size]
-
-
-@lru_cache(maxsize=4)  # an epoch's order is made once, not at every step
-def _epoch_order(rows: int, seed: int, epoch: int) -> Int[np.ndarray, " rows"]:
-    return np.random.default_rng([seed, 0, epoch]).permutation(rows)  # the 0 keeps the order of older versions
 
 
 def make_objective(
@@ -58,31 +52,23 @@ def make_objective(
     if settings.objective == "graded_pairs":
         views = [encoder.tokenize(pairs[column].tolist()) for column in ("sentence1", "sentence2")]
         relatedness = pairs["relatedness"].to_numpy(np.float32)
-        return Objective(views, _pair_loss, min(PAIR_BATCH, len(pairs)), relatedness)
+        batch_size = min(PAIR_BATCH, len(pairs))
+        return Objective(views, lambda rows, y: graded_loss(*rows.unbind(1), y), batch_size, relatedness)
     views = [encoder.tokenize(column) for column in _columns(sentences, settings)]
     if settings.objective == "topic_and_facts":
         targets = topic_and_facts(sentences, encoder.encode, settings.facts)
         (targets,) = broadcast_object_list([targets])  # all processes have those of the first, to the last bit
-        return Objective(views, partial(_sentence_loss, settings), settings.batch_size, targets)
+        stretch = settings.stretch
+        return Objective(views, lambda rows, y: relation_loss(rows[:, 0], y, stretch), settings.batch_size, targets)
     if settings.objective == "simcse":
         _refuse_equal_views(encoder, views[0][:2])
         views *= 2  # the two views of a sentence differ by their dropout masks alone
-    return Objective(views, partial(_contrastive_loss, settings), settings.batch_size)
 
+    def contrastive_loss(embeddings: Float[Tensor, "batch views dim"], _) -> Float[Tensor, ""]:
+        anchors, positives, *hard_negatives = embeddings.unbind(1)
+        return info_nce(anchors, positives, settings.temperature, *hard_negatives)
 
-def _contrastive_loss(settings: TrainingSettings, embeddings: Float[Tensor, "batch views dim"], _) -> Float[Tensor, ""]:
-    anchors, positives, *hard_negatives = embeddings.unbind(1)
-    return info_nce(anchors, positives, settings.temperature, *hard_negatives)
-
-
-def _sentence_loss(
-    settings: TrainingSettings, embeddings: Float[Tensor, "batch 1 dim"], targets: Float[Tensor, "batch target_dim"]
-) -> Float[Tensor, ""]:
-    return relation_loss(embeddings[:, 0], targets, settings.stretch)
-
-
-def _pair_loss(embeddings: Float[Tensor, "batch 2 dim"], relatedness: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
-    return graded_loss(*embeddings.unbind(1), relatedness)
+    return Objective(views, contrastive_loss, settings.batch_size)
 
 
 def check_data(settings: TrainingSettings, sentences: Sequence, pairs: pd.DataFrame | None) -> None:

@@ -6,19 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from datasets import load_dataset
-from huggingface_hub.errors import HfHubHTTPError
 
 from src.corpus import check_sentences, split_names
 from src.grammar import GRAMMAR_FOLDER
-from src.hub import SECONDS, ask_hub
 from src.quality import ALL_GRADES
 from src.sentences import KINDS, graded_pairs
 from src.tables import read_table, with_columns
 
 GRADE_COLUMNS = ("grade", "score", "label")  # the first that is there
 NO_GRADE = ("", "na", "n/a", "nan", "none", "null", "-")  # what people write where they give no grade
-STSB = "sentence-transformers/stsb"
 
 
 def load_pairs(path: Path | str, seed: int = 0) -> pd.DataFrame:
@@ -79,17 +75,10 @@ def load_triplets(path: Path | str) -> list[tuple[str, ...]]:
     return list(zip(*columns))
 
 
-def general_language_pairs(seed: int = 0) -> tuple[pd.DataFrame, str]:
-    """Graded pairs that are not about sport, and where they are from: the test part of STS-B where the hub answers,
-    else 400 pairs of everyday topics from data/control."""
-    try:
-        ask_hub(lambda hub: hub.dataset_info(STSB, timeout=SECONDS))
-    except (ConnectionError, HfHubHTTPError):
-        pairs = graded_pairs("test", 80, seed, GRAMMAR_FOLDER.parent / "control")
-        pairs = pairs[pairs["kind"] == "balanced"].reset_index(drop=True)
-        return pairs, "control set of everyday topics (no hub for STS-B)"
-    pairs = load_dataset(STSB, split="test").to_pandas().rename(columns={"score": "grade"})
-    return pairs.assign(kind="balanced"), "STS-B test"
+def everyday_pairs(seed: int = 0) -> pd.DataFrame:
+    """400 graded pairs that are not about sport, of the everyday topics in data/control."""
+    pairs = graded_pairs("test", 80, seed, GRAMMAR_FOLDER.parent / "control")
+    return pairs[pairs["kind"] == "balanced"].reset_index(drop=True)
 
 
 def _require_columns(table: pd.DataFrame, path: Path | str, names: Sequence[str]) -> None:
@@ -131,7 +120,7 @@ def _on_our_scale(grades: pd.Series, path: Path | str) -> tuple[pd.Series, pd.Se
     """Grades 0 to 4, and the same from 0 to 1. Whole numbers up to 2, 3 or 4 are taken to be on our scale already."""
     low, high = grades.min(), grades.max()
     for end, others in ((high, grades[grades < high]), (low, grades[grades > low])):
-        if len(grades) - len(others) <= 0.01 * len(grades) and high - low > 2 * np.ptp(others):
+        if len(grades) - len(others) <= 0.01 * len(grades) and high - low > 2 * np.ptp(others) > 0:
             row = grades.index[grades == end][0] + 1
             raise ValueError(
                 f"{path}, row {row}: the grade is {end:g}, all others are from {others.min():g} to {others.max():g}: "
@@ -139,9 +128,9 @@ def _on_our_scale(grades: pd.Series, path: Path | str) -> tuple[pd.Series, pd.Se
             )
     if grades.isin(ALL_GRADES).all() and high >= 2:
         if low > 0 or high < 4:
-            _warn(f"{path}: grades from {low:g} to {high:g} are taken for some of 0 to 4")
+            _warn(f"{path}: grades from {low:g} to {high:g} are taken for some of 0 to 4", depth=3)
         return grades.astype(int), grades / 4
-    _warn(f"{path}: grades from {low:g} to {high:g}, shown as 0 to 4")
+    _warn(f"{path}: grades from {low:g} to {high:g}, shown as 0 to 4", depth=3)
     relatedness = (grades - low) / (high - low)
     return (4 * relatedness).round().astype(int), relatedness
 
@@ -172,16 +161,12 @@ def _splits(pairs: pd.DataFrame, path: Path | str, seed: int) -> pd.Series | np.
         if {"validation", "test"} <= set(pairs["split"]):
             return pairs["split"]
         _warn(f"{path}: the splits were drawn anew, since validation and test are needed")
-    return _draw_splits(pairs["sentence1"], seed)
-
-
-def _draw_splits(first_sentences: pd.Series, seed: int) -> np.ndarray:
-    names, number = np.array(["train", "validation", "test"]), pd.factorize(first_sentences)[0]
+    names, number = np.array(["train", "validation", "test"]), pd.factorize(pairs["sentence1"])[0]
     drawn = np.random.default_rng(seed).choice(names, number.max() + 1, p=[0.5, 0.25, 0.25])[number]
     if set(drawn) != set(names):  # few first sentences: pair by pair
         drawn = np.random.default_rng(seed).permutation(np.resize(names[[0, 1, 0, 2]], len(number)))
     return drawn
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, stacklevel=4)  # of the caller of `load_pairs`
+def _warn(message: str, depth: int = 2) -> None:
+    warnings.warn(message, stacklevel=depth + 2)  # of the caller of `load_pairs`, `depth` calls above

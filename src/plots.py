@@ -24,16 +24,17 @@ from src.similarity import PairwiseDistribution
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255")
 MARKERS = "osD^vP*X<>"
 GRADES = {0: "other sport", 1: "same sport", 2: "same kind of event", 3: "one fact differs", 4: "same facts"}
-LABELS = {"width": "width of all pairs", "width_within": "width within a sport", "mean": "mean cosine"}
-LABELS |= {f"rung_auc[{k}]": f"{GRADES[k]} above {GRADES[k - 1]}" for k in (1, 2, 3, 4)}
-LABELS |= {"recall_at_precision[0.9]": "related pairs found at precision 0.9"}
-LABELS |= {f"recall_at_fpr[{rate}]": f"found at a false-positive rate of {rate}" for rate in (0.05, 0.01)}
-LABELS |= {"order": "order of all grades", "everyday_order": "everyday language", "related_auc": "related above others"}
-LABELS |= {"name_trap_auc": "same kind of event above shared names", "wording_trap_auc": "same facts above same wording"}
-LABELS |= {f"adversarial_{kind}_order": f"{kind} order where shared words mislead" for kind in ("topic", "fact")}
+LABELS = {
+    "width": "width of all pairs", "width_within": "width within a sport", "mean": "mean cosine",
+    "recall_at_precision[0.9]": "related pairs found at precision 0.9",
+    **{f"recall_at_fpr[{rate}]": f"found at a false-positive rate of {rate}" for rate in (0.05, 0.01)},
+    "related_auc": "related above others", "order": "order of all grades", "everyday_order": "everyday language",
+    **{f"adversarial_{kind}_order": f"{kind} order where shared words mislead" for kind in ("topic", "fact")},
+    "name_trap_auc": "same kind of event above shared names",
+    **{f"rung_auc[{k}]": f"{GRADES[k]} above {GRADES[k - 1]}" for k in (1, 2, 3, 4)},
+}  # fmt: skip
 COSINE = "cosine similarity of a pair of sentences"
 SHOWN_BINS = 200  # the 4,000 of a distribution joined, so that each is 0.01 wide in all that is compared
-Estimate = tuple[float, float, float]  # value, low and high
 _fixed: dict[str, str] = {}  # name -> colour, see `fix_colours`
 
 
@@ -174,7 +175,9 @@ def by_epoch(panels: dict[str, dict[str, Sequence]], title: str, columns: int = 
     return figure
 
 
-def frontier(families: dict[str, dict[str, dict[str, Estimate]]], control: dict[str, float], title: str) -> Figure:
+def frontier(
+    families: dict[str, dict[str, dict[str, tuple[float, float, float]]]], control: dict[str, float], title: str
+) -> Figure:
     """Each order against the width, a panel an order. A model is better than another where its line is above the
     other's at the same width. `families[model][transform][measure]` is value, low and high; `control[order]` has no
     width: it is a dashed line."""
@@ -199,7 +202,7 @@ def frontier(families: dict[str, dict[str, dict[str, Estimate]]], control: dict[
     return figure
 
 
-def ridgeline(panels: dict[str, tuple[Cosines, Scale]], title: str, xlabel: str = COSINE) -> Figure:
+def ridgeline(panels: dict[str, tuple[Cosines, Scale]], title: str) -> Figure:
     """Where the cosines of each grade lie: `panels[label]` holds cosines and grades, which may be any numbers. Ridges
     of a panel have the same area; all are smoothed by a Gaussian whose deviation is 1.5 % of the range shown."""
     cosines, grades = (np.concatenate(values) for values in zip(*panels.values()))
@@ -221,7 +224,7 @@ def ridgeline(panels: dict[str, tuple[Cosines, Scale]], title: str, xlabel: str 
             if min(len(chosen[rank]), len(chosen.get(rank - 1, ()))) > 1:
                 words = f"AUC {rung_auc(cosines, ranks, rank):.2f}"
                 axis.annotate(words, (0.99, rank - 0.2), xycoords=("axes fraction", "data"), ha="right", fontsize=8)
-        axis.set(title=label, xlabel=xlabel, xlim=(grid[0], grid[-1]))
+        axis.set(title=label, xlabel=COSINE, xlim=(grid[0], grid[-1]))
     names = GRADES if set(scale) <= set(GRADES) else {}  # a user's own scale has no names
     axes[0].set_yticks(range(len(scale)), [f"{grade:g} {names.get(grade, '')}".strip() for grade in scale])
     return figure

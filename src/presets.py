@@ -172,5 +172,6 @@ def _hub_folder(repository: str, revision: str | None, local: Path) -> Path:
 
 
 def _download(repository: str, revision: str | None, weights: str, **options) -> Path:
-    patterns = ["*.json", "*.txt", "*.model", weights]  # no code, and no second copy of the weights
+    parts = weights.removesuffix(".index.json").replace(".", "*.", 1)  # also the parts that an index names
+    patterns = ["*.json", "*.txt", "*.model", parts]  # no code, and no second copy of the weights
     return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, **options))

@@ -8,7 +8,7 @@ from scipy.stats import mannwhitneyu, spearmanr
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.metrics import roc_curve
 
-from src.similarity import PairwiseDistribution, check_rows
+from src.similarity import CENTRES, PairwiseDistribution, check_rows
 
 TOPIC, FACTS, ALL_GRADES = (0, 1, 2), (2, 3, 4), (0, 1, 2, 3, 4)
 Cosines = Float[np.ndarray, " pairs"]
@@ -17,12 +17,12 @@ Scale = Grades | Float[np.ndarray, " pairs"]  # grades of any scale
 Related = Bool[np.ndarray, " pairs"]
 WORD = r"(?u)\b\w\w+\b|[^\w\s.,;:!?'\"()-]"  # two letters or more, or a symbol: there are sentences of emoji alone
 RELATED_FROM = 2  # the grade from which on two sentences count as related: the same kind of event
-# For each recall: whether a threshold will do, given the shares of related and of unrelated pairs that reach it; and
-# how many unrelated pairs it takes to know.
+# For each recall: whether a threshold will do, given its true-positive and false-positive rate, and how many unrelated
+# pairs it takes to know.
 WANTED = {
-    "recall_at_precision[0.9]": (lambda recalls, rates: recalls >= 0.9 * (recalls + rates), 10),
-    "recall_at_fpr[0.05]": (lambda recalls, rates: rates <= 0.05, 20),
-    "recall_at_fpr[0.01]": (lambda recalls, rates: rates <= 0.01, 100),
+    "recall_at_precision[0.9]": (lambda tpr, fpr: tpr >= 0.9 * (tpr + fpr), 10),
+    "recall_at_fpr[0.05]": (lambda tpr, fpr: fpr <= 0.05, 20),
+    "recall_at_fpr[0.01]": (lambda tpr, fpr: fpr <= 0.01, 100),
 }
 
 
@@ -57,19 +57,6 @@ def auc(higher: Cosines, lower: Float[np.ndarray, " others"]) -> float:
 def rung_auc(cosines: Cosines, grades: Grades, k: int) -> float:
     """AUC of the pairs of grade k above those of grade k-1."""
     return auc(cosines[grades == k], cosines[grades == k - 1])
-
-
-def rung_d_prime(cosines: Cosines, grades: Grades, k: int) -> float:
-    """(mean_k - mean_k-1) / sqrt((var_k + var_k-1) / 2): unchanged by affine maps of the cosine, not by others (Green &
-    Swets 1966). Unbounded; 0 is no separation. Raises `ValueError` where it is undefined: fewer than two pairs of a
-    grade, or none differ."""
-    check_graded(cosines, grades)
-    higher, lower = cosines[grades == k], cosines[grades == k - 1]
-    if min(len(higher), len(lower)) < 2 or np.ptp(higher) == np.ptp(lower) == 0:
-        raise ValueError(
-            f"no d' of {len(higher)} pairs of grade {k} above {len(lower)} of {k - 1}: too few, or all equal"
-        )
-    return float((higher.mean() - lower.mean()) / np.sqrt((higher.var(ddof=1) + lower.var(ddof=1)) / 2))
 
 
 def check_graded(cosines: Cosines, grades: Float[np.ndarray, " others"] | Int[np.ndarray, " others"]) -> None:
@@ -107,13 +94,14 @@ def recalls(
     related: Bool[np.ndarray, " chosen_on"],
     related_cosines: Float[np.ndarray, " judged_on"],
 ) -> dict[str, float]:
-    """The lowest threshold that meets each of `WANTED` is chosen on these pairs; its value is the share of other
-    related pairs, `related_cosines`, that reach it. Related and unrelated pairs weigh the same, whatever their number;
-    what cannot be known from so few unrelated ones is left out.
+    """The share of `related_cosines` that reach the lowest threshold that meets each of `WANTED` on the other pairs.
+
+    Related and unrelated pairs weigh the same, whatever their number; what cannot be known from so few unrelated ones
+    is left out.
     """
-    rates, shares, thresholds = roc_curve(related, cosines, drop_intermediate=False)  # the first is infinity
+    fpr, tpr, thresholds = roc_curve(related, cosines, drop_intermediate=False)  # the first is infinity
     return {
-        name: float((related_cosines >= thresholds[meets(shares, rates)].min()).mean())
+        name: float((related_cosines >= thresholds[meets(tpr, fpr)].min()).mean())
         for name, (meets, fewest) in WANTED.items()
         if (~related).sum() >= fewest
     }
@@ -135,8 +123,7 @@ def uniformity(distribution: PairwiseDistribution) -> float:
 
     From the bins, whose width of 0.0005 puts it off by less than 0.001.
     """
-    centres = (distribution.edges[:-1] + distribution.edges[1:]) / 2
-    return float(np.log(np.average(np.exp(-4 + 4 * centres), weights=distribution.counts)))
+    return float(np.log(np.average(np.exp(-4 + 4 * CENTRES), weights=distribution.counts)))
 
 
 def effective_rank(embeddings: Float[np.ndarray, "n dim"]) -> float:
@@ -144,9 +131,6 @@ def effective_rank(embeddings: Float[np.ndarray, "n dim"]) -> float:
     check_rows(embeddings)
     if not np.ptp(embeddings, 0).any():
         raise ValueError(f"all {len(embeddings)} rows are equal: they differ in no direction")
-    centred = embeddings - embeddings.mean(0)
-    # the smaller of the two products has the same eigenvalues, but for zeros
-    products = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
-    values = np.sqrt(np.clip(np.linalg.eigvalsh(products), 0, None))
+    values = np.linalg.svd(embeddings - embeddings.mean(0), compute_uv=False)
     shares = values[values > 0] / values.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()))

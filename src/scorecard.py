@@ -22,23 +22,21 @@ MEASURES = {
     "fact_order": "Spearman with grades 2, 3, 4: same kind of event, one fact differs, same facts",
     "order": "Spearman with all grades (proves little: shared names alone raise it)",
     **{f"rung_auc[{k}]": f"probability that grade {k} is above grade {k - 1}" for k in (1, 2, 3, 4)},
-    "name_trap_auc": "probability that a pair of one kind of event, no name shared, is above other sports with shared names",
+    "name_trap_auc": "probability that the same kind of event, no name shared, is above other sports with shared names",
     "wording_trap_auc": "probability that the same facts reworded are above one changed fact in the same wording",
     "adversarial_topic_order": "topic order where shared names and wordings mislead",
     "adversarial_fact_order": "fact order where shared wordings mislead",
     "adversarial_order": "order of all grades where shared names and wordings mislead",
-    **{f"rung_d_prime[{k}]": f"separation of grade {k} from {k - 1}, in standard deviations" for k in (1, 2, 3, 4)},
     "everyday_order": "Spearman with the grades of pairs of other topics: what was not to be forgotten",
     "alignment": "mean squared distance of sentences that state the same facts",
     "uniformity": "log mean exp(-2 squared distance) over all pairs",
     "effective_rank": "exp(entropy of the singular values): directions in use",
-    "agreement": "Spearman with the base model's cosines on random pairs",
 }  # fmt: skip
 MAIN = (
     "width", "width_within", "recall_at_precision[0.9]", "recall_at_fpr[0.01]", "everyday_order",
     "topic_order", "fact_order", "name_trap_auc", "adversarial_topic_order", "adversarial_fact_order",
 )  # fmt: skip
-LOOKED_AT = ("width", "width_within", "mean", "effective_rank", "topic_order", "fact_order", "everyday_order")
+BY_EPOCH = ("width", "width_within", "mean", "effective_rank", "topic_order", "fact_order", "everyday_order")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +55,7 @@ class Scorecard:
 
     def estimate(self, measure: str, minus: "Scorecard | None" = None) -> tuple[float, float, float]:
         """The measure, or its difference to that of another card on the same data, with its 95 % interval: (value, low,
-        high). `effective_rank` and `agreement` are measured once and have no interval (NaN)."""
+        high). `effective_rank` is measured once and has no interval (NaN)."""
         value, replicates = self.values[measure], self.replicates.get(measure, pd.Series([np.nan]))
         if minus:
             if self.settings != minus.settings:
@@ -72,28 +70,26 @@ class Scorecard:
         return {m: [None if np.isnan(x) else x for x in self.estimate(m)] for m in self.values}
 
 
-def compare(cards: Sequence[Scorecard], measures: Iterable[str] = MEASURES) -> pd.DataFrame:
+def compare(cards: Sequence[Scorecard], measures: Iterable[str] = MEASURES, intervals: bool = True) -> pd.DataFrame:
     """A row a measure, a column a card: "value [low, high]", with a star where the 95 % interval of the paired
     difference to the first card excludes 0 (`plots.differences` draws it). Raises `ValueError` for cards of different
     data, seeds or replicates."""
-    columns = {card.name: {m: _words(card.estimate(m)) for m in card.values} for card in cards}
-    table = pd.DataFrame(columns).reindex([m for m in measures if any(m in card.values for card in cards)]).fillna("")
-    for card in cards[1:]:
-        for measure in set(table.index) & set(card.values) & set(cards[0].values):
-            _, low, high = card.estimate(measure, minus=cards[0])
-            table.loc[measure, card.name] += "*" * (low > 0 or high < 0)
+    table = pd.DataFrame(index=[m for m in measures if any(m in card.values for card in cards)])
+    for card in cards:
+        table[card.name] = ""
+        for measure in table.index.intersection(list(card.values)):
+            value, low, high = card.estimate(measure)
+            words = f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if intervals and not np.isnan(low) else "")
+            if measure in cards[0].values:
+                _, low, high = card.estimate(measure, minus=cards[0])
+                words += "*" * (low > 0 or high < 0)
+            table.loc[measure, card.name] = words
     return table
 
 
-def values_of(cards: Sequence[Scorecard], measures: Sequence[str]) -> pd.DataFrame:
-    """One row a card, for a notebook: values without their intervals, with the stars of `compare`."""
-    rows = compare(cards, measures).T
-    return rows.map(lambda text: text.split(" [")[0] + "*" * text.endswith("*"))
-
-
 def rescaled(card: Scorecard, width: float) -> Scorecard:
-    """What c -> a + b c makes of a card, with b so that the width is the one given. Ranges grow in proportion; all
-    orders and decisions stay what they are, to the last digit."""
+    """The card if each cosine c became a + b c, with the b that gives this width. Ranges grow in proportion; all orders
+    and decisions stay what they are, to the last digit."""
     grow = width / card.values["width"]
     # a new measure that an affine map changes belongs in one of these two
     scaled, lost = ("width", "width_within", "std"), ("mean", "uniformity", "alignment")
@@ -102,8 +98,3 @@ def rescaled(card: Scorecard, width: float) -> Scorecard:
     kept = [m for m in card.replicates if m in factors]
     drawn = card.replicates[kept] * [factors[m] for m in kept]
     return Scorecard(f"{card.name}, rescaled", values, drawn, card.settings)
-
-
-def _words(estimate: Sequence[float]) -> str:
-    value, low, high = estimate
-    return f"{value:.3f}" + ("" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]")

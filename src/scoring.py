@@ -10,21 +10,19 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
-from scipy.stats import spearmanr
 
 from src import quality, similarity
-from src.bootstrap import REPLICATES, clusters_of, join_clusters, multiplicities, resampled_rows
+from src.bootstrap import REPLICATES, clusters_of, multiplicities, resampled_rows
 from src.bootstrap import resampled_distributions as resampled
 from src.quality import ALL_GRADES, FACTS, RELATED_FROM, TOPIC, Cosines, Grades
 from src.records import library_versions
 from src.scorecard import Scorecard
 from src.sentences import KINDS
-from src.similarity import PairwiseDistribution, cosines_of_pairs, paired_cosines
+from src.similarity import PairwiseDistribution, cosines_of_pairs
 from src.transforms import Encode
 
 SUBSAMPLE = 2_000  # sentences that the intervals of range and geometry are made of
 FEWEST_PAIRS = 10  # that a measure is known from
-RANDOM_PAIRS = 100_000  # for `agreement`
 
 
 def _groups(kind: str, grades: Iterable[int]) -> list[int]:
@@ -39,11 +37,7 @@ PAIR_MEASURES = {
         for prefix, kind in (("", "balanced"), ("adversarial_", "adversarial"))
         for name, among in (("topic_order", TOPIC), ("fact_order", FACTS), ("order", ALL_GRADES))
     },
-    **{
-        f"{name}[{k}]": (_groups("balanced", (k, k - 1)), partial(measure, k=k))
-        for name, measure in (("rung_auc", quality.rung_auc), ("rung_d_prime", quality.rung_d_prime))
-        for k in (1, 2, 3, 4)
-    },
+    **{f"rung_auc[{k}]": (_groups("balanced", (k, k - 1)), partial(quality.rung_auc, k=k)) for k in (1, 2, 3, 4)},
     "related_auc": (
         _groups("balanced", ALL_GRADES),
         lambda c, g: quality.auc(c[g >= RELATED_FROM], c[g < RELATED_FROM]),
@@ -57,7 +51,7 @@ PAIR_MEASURES = {
 
 
 def score(
-    name: str, encode: Encode, corpus: pd.DataFrame, pairs: pd.DataFrame | None = None, base: Encode | None = None,
+    name: str, encode: Encode, corpus: pd.DataFrame, pairs: pd.DataFrame | None = None,
     thresholds_from: pd.DataFrame | None = None, everyday: pd.DataFrame | None = None,
     replicates: int = REPLICATES, seed: int = 0,
 ) -> Scorecard:  # fmt: skip
@@ -65,32 +59,27 @@ def score(
 
     `corpus` has a column `sentence`; with `sport` (and `event`) there is `width_within`, in which pairs of one
     `template`, where that is known, do not count. `pairs` is a table of `load_pairs`; without it, there are only the
-    measures that need no grades. `agreement` is with `base`. `thresholds_from` are other pairs: recalls are at
-    thresholds chosen on them. `everyday` are graded pairs of other topics, on any scale.
+    measures that need no grades. `thresholds_from` are other pairs: recalls are at thresholds chosen on them.
+    `everyday` are graded pairs of other topics, on any scale.
 
     Events are resampled; where a table knows none, single sentences. Never pairs, which share sentences. The replicates
-    of range are of a fixed subsample of 2,000 sentences. An event that is drawn twice meets itself, so two sentences of
-    one event come out too often; the replicates are shifted so that their mean is the value on all sentences.
+    of range are of a fixed subsample of 2,000 sentences. Pairs within an event that is drawn twice count too often; the
+    replicates are shifted so that their mean is the value on all sentences, which removes that bias.
     """
     sentences = corpus["sentence"].tolist()
     embeddings = encode(sentences)
     single = np.arange(len(corpus))  # without a column: no pair within a sport, none left out for its wording
     known = [corpus[column] if column in corpus else single for column in ("sport", "template")]
     sports, wordings = (pd.factorize(names)[0] for names in known)
-    has_pairs = pd.Series(wordings).groupby(sports).nunique().max() > 1
-    within = similarity.within_groups(embeddings, sports, wordings) if has_pairs else {}
     distribution = similarity.pairwise_distribution(embeddings)
-    values = _range_values(distribution, within)
+    values = _range_values(distribution, similarity.within_groups(embeddings, sports, wordings))
 
     rows = np.random.default_rng(seed).permutation(len(sentences))[:SUBSAMPLE]
-    clusters = join_clusters(clusters_of(corpus.iloc[rows]), seed)
-    times = multiplicities(clusters, replicates, seed)
-    drawn = _resampled_range_values(embeddings[rows], sports[rows], wordings[rows], clusters, times)
+    times = multiplicities(clusters_of(corpus.iloc[rows]), replicates, seed)
+    drawn = _resampled_range_values(embeddings[rows], sports[rows], wordings[rows], times)
     drawn = drawn - drawn.mean() + pd.Series(values)
 
     values["effective_rank"] = quality.effective_rank(embeddings)
-    if base is not None:
-        values["agreement"] = _agreement(embeddings, base(sentences), seed)
     if everyday is not None:
         values["everyday_order"], drawn["everyday_order"] = _everyday_order(encode, everyday, replicates, seed)
     settings = {"replicates": replicates, "seed": seed, "versions": library_versions(), "corpus": _checksum(sentences)}
@@ -155,13 +144,12 @@ def _resampled_range_values(
     embeddings: Float[np.ndarray, "n dim"],
     sports: Int[np.ndarray, " n"],
     wordings: Int[np.ndarray, " n"],
-    clusters: Int[np.ndarray, " n"],
-    times: Int[np.ndarray, "replicates clusters"],
+    times: Int[np.ndarray, "replicates n"],
 ) -> pd.DataFrame:
     """`_range_values` of each replicate, in a row."""
-    whole = resampled(embeddings, clusters, times, np.arange(len(embeddings)))
+    whole = resampled(embeddings, times, np.arange(len(embeddings)))
     within = {
-        str(sport): resampled(embeddings[rows], clusters[rows], times, wordings[rows])
+        str(sport): resampled(embeddings[rows], times[:, rows], wordings[rows])
         for sport, rows in pd.Series(sports).groupby(sports).indices.items()
         if len(set(wordings[rows])) > 1
     }
@@ -176,13 +164,6 @@ def _everyday_order(encode: Encode, pairs: pd.DataFrame, replicates: int, seed: 
     cosines, grades = cosines_of_pairs(encode, pairs), pairs["grade"].to_numpy()
     samples = resampled_rows(clusters_of(pairs), replicates, seed)
     return quality.order(cosines, grades), [quality.order(cosines[rows], grades[rows]) for rows in samples]
-
-
-def _agreement(embeddings: Float[np.ndarray, "n dim"], base: Float[np.ndarray, "n other"], seed: int) -> float:
-    rng, n = np.random.default_rng(seed), len(embeddings)
-    first = rng.integers(0, n, RANDOM_PAIRS)
-    second = (first + rng.integers(1, n, RANDOM_PAIRS)) % n
-    return float(spearmanr(*(paired_cosines(rows[first], rows[second]) for rows in (embeddings, base))).statistic)
 
 
 def _checksum(sentences: Sequence[str]) -> str:

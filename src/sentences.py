@@ -54,9 +54,9 @@ def graded_pairs(
     """Pairs of sentences of one split whose relatedness follows from their facts alone.
 
     Columns: `sentence1`, `template1`, `facts1`, the same of the second sentence, `grade` (4 same facts, 3 one fact
-    differs, 2 same kind of event, 1 same sport, 0 different sports), `kind` and `split`. There are `per_grade` pairs of each
-    grade and kind. `balanced`: what two sentences share says nothing about topic. `adversarial`: shared names, numbers
-    and wordings mislead. `name trap` (grades 0 and 2) and `wording trap` (grade 3): one cause at a time.
+    differs, 2 same kind of event, 1 same sport, 0 different sports), `kind` and `split`. There are `per_grade` pairs of
+    each grade and kind. `balanced`: what two sentences share says nothing about topic. `adversarial`: shared names,
+    numbers and wordings mislead. `name trap` (grades 0 and 2) and `wording trap` (grade 3): one cause at a time.
     data/README.md says what exactly the pairs of each kind share.
 
     Raises `ValueError` when the grammar's events in this split cannot make some pair.

@@ -85,47 +85,19 @@ class TrainingSettings:
         return self.precision == "bf16"
 
 
-@dataclass(frozen=True)
-class CorpusSettings:
-    """Parameters of generate_sport_sentences.ipynb alone."""
-
-    sentence_count: int = 20_000
-    pairs_per_grade: int = 400
-    train_pairs_per_grade: int = 600
-    grammar_folder: str = "data/grammar"
-    data_folder: str = "data"
-
-
-@dataclass(frozen=True)
-class BandSettings:
-    """Parameters of baseline_comparison.ipynb alone."""
-
-    comparison_model: str | None = "all-mpnet-base-v2"
-    comparison_pooling: str | None = None
-    comparison_sentences: int = 1_000
-    sheet_path: str | None = None
-    sheet_pairs: int = 300
-
-
-@dataclass(frozen=True)
-class LookSettings:
-    """What fine_tune.ipynb compares and shows beyond the training that `python -m src.training` does."""
-
-    simcse_epochs: int = 3  # of the SimCSE runs, which are looked at after each
-    simcse_sentences: int = 1_024  # that they are trained on
-    other_temperature: float | None = 0.4  # of a second SimCSE run; None to do without
-    test_sentences: int = 1_500  # a seeded draw from the test split
-    judging_pairs: int = 200  # graded pairs of each kind and grade, to choose thresholds on and to judge by
-    related_from: int = 2  # a threshold is for pairs of this grade or more
-    wanted_precision: float = 0.9  # of what a threshold calls related, the share that is
-    false_positive_rate: float = 0.01  # of unrelated pairs, the share that may reach another threshold
-    replicates: int = 200  # bootstrap samples behind each interval
-    look_at: str | None = None  # a sentence whose nearest neighbours are shown; None: a test sentence
-    figures_folder: str = "figures"
-
-
-SETTINGS = (RunSettings, TrainingSettings, LookSettings, CorpusSettings, BandSettings)
-TYPES = {name: get_args(hint) or (hint,) for kind in SETTINGS for name, hint in get_type_hints(kind).items()}
+_OF_NOTEBOOKS = {  # the parameters that only notebooks have, by type
+    (int,): "sentence_count pairs_per_grade train_pairs_per_grade comparison_sentences sheet_pairs simcse_epochs "
+    "simcse_sentences test_sentences judging_pairs related_from replicates",
+    (float,): "wanted_precision false_positive_rate",
+    (float, type(None)): "other_temperature",
+    (str,): "grammar_folder data_folder figures_folder",
+    (str, type(None)): "comparison_model comparison_pooling sheet_path look_at",
+}
+TYPES = {
+    name: get_args(hint) or (hint,)
+    for kind in (RunSettings, TrainingSettings)
+    for name, hint in get_type_hints(kind).items()
+} | {name: types for types, names in _OF_NOTEBOOKS.items() for name in names.split()}
 CHOICES = {
     "objective": tuple(OBJECTIVES), "precision": ("auto", "fp32", "bf16"),
     "pooling": ("cls", "mean", "max"), "comparison_pooling": ("cls", "mean", "max"),
@@ -172,12 +144,12 @@ def check_parameters(given: Mapping[str, object]) -> None:
 
 
 def is_text(name: str) -> bool:
-    """Whether the parameter is a text, so that what looks like a number or a date in it is one all the same."""
+    """Whether the parameter is a text, so that 007 stays "007"."""
     return str in TYPES.get(name, ())
 
 
 def without_foreign_pairs(given: Mapping[str, object]) -> dict:
-    """The parameters; beside a corpus of one's own, the pairs of the sport corpus are not the default."""
+    """The parameters; with a corpus_path, pairs_path is None by default, for the sport pairs do not fit it."""
     return ({"pairs_path": None} if "corpus_path" in given else {}) | dict(given)
 
 
@@ -206,11 +178,10 @@ def read_profile(path: Path | str) -> tuple[RunSettings, TrainingSettings]:
     given = read_yaml(Path(path)).get("fine_tune")
     if not given:
         raise ValueError(f"{path} has no section fine_tune with parameters")
-    names = {kind: [field.name for field in fields(kind)] for kind in SETTINGS[:3]}
-    known = [name for own in names.values() for name in own]
-    if unknown := set(given) - set(known):
-        raise ValueError(f"{path}: fine_tune has no parameter {min(unknown)!r}, only {', '.join(known)}")
+    if unknown := set(given) - set(TYPES):
+        raise ValueError(f"{path}: fine_tune has no parameter {min(unknown)!r}, only {', '.join(TYPES)}")
     check_parameters({"triplets_path": None} | given)
     given = without_foreign_pairs(given)
-    run, training, _ = (kind(**{name: given[name] for name in names[kind] if name in given}) for kind in names)
+    kinds = (RunSettings, TrainingSettings)
+    run, training = (kind(**{f.name: given[f.name] for f in fields(kind) if f.name in given}) for kind in kinds)
     return run, training

@@ -5,11 +5,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from safetensors.numpy import save_file
 
-from src.encoder import DENSE, Encoder
+from src.encoder import Encoder
 from src.presets import PRESETS
 from src.records import library_versions, read_json, write_atomically, write_json
 
@@ -38,8 +36,7 @@ before use. Its licence is that of the base model. To share it:
 def save_encoder(encoder: Encoder, folder: Path | str, settings: dict) -> Path:
     """Write the encoder to `folder`, with its `settings` in training.json; an older model there is replaced.
 
-    Its transform, if it has one, is saved as a dense layer on top. The folder appears complete or not at all. Raises
-    `FileExistsError` when `folder` holds something that is no model.
+    The folder appears complete or not at all. Raises `FileExistsError` when `folder` holds something that is no model.
     """
     folder = check_model_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +60,6 @@ def check_model_folder(folder: Path | str) -> Path:
 
 
 def _write_files(encoder: Encoder, folder: Path, settings: dict) -> None:
-    transform = encoder.transform
     encoder.model.save_pretrained(folder)  # which makes the folder
     encoder.tokenizer.save_pretrained(folder)
     width = encoder.model.config.hidden_size
@@ -71,7 +67,6 @@ def _write_files(encoder: Encoder, folder: Path, settings: dict) -> None:
     pooling = {f"pooling_mode_{kind}": encoder.pooling == name for name, kind in kinds.items()}
     # the classic module paths: version 6 opens them and older versions know no others
     modules = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
-    modules |= {DENSE: "Dense", "4_Normalize": "Normalize"} if transform else {}
     for path in modules:
         (folder / path).mkdir(exist_ok=True)
     files = {
@@ -85,13 +80,6 @@ def _write_files(encoder: Encoder, folder: Path, settings: dict) -> None:
     }
     if prompt := encoder.prompt:
         files["config_sentence_transformers.json"] = {"prompts": {"default": prompt}, "default_prompt_name": "default"}
-    if transform:
-        files["training.json"]["transform"] = str(transform)
-        dense = {"in_features": width, "out_features": width, "bias": True}
-        files[f"{DENSE}/config.json"] = dense | {"activation_function": "torch.nn.modules.linear.Identity"}
-        weights = {"linear.weight": transform.matrix_.T, "linear.bias": -transform.mean_ @ transform.matrix_}
-        weights = {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()}
-        save_file(weights, folder / DENSE / "model.safetensors")
     for name, content in files.items():
         write_json(folder / name, content)
 
@@ -107,11 +95,10 @@ def write_card(
     name, settings = folder.name, read_json(folder / "training.json")
     preset = PRESETS.get(base := settings["base model"])
     known = f"base_model: {preset.hub}\nlicense: {preset.licence.lower()}\n" if preset else ""
-    words = {"objective": "fine-tuned ({})", "transform": "with {} fitted"}
-    changes = " and ".join(text.format(settings[key]) for key, text in words.items() if key in settings)
+    changed = f"fine-tuned ({settings['objective']})" if "objective" in settings else ""
     sections = [
         f"---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\n{known}---\n\n# {name}",
-        f"{base}, {changes} on sentences of one domain ({settings.get('corpus')}), for a wider range of their cosines.",
+        f"{base}, {changed} on sentences of one domain ({settings.get('corpus')}), for a wider range of their cosines.",
         "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
         f'model = SentenceTransformer("path/to/{name}")\n```',
     ]

@@ -13,6 +13,8 @@ from tqdm import tqdm
 from src.transforms import Encode
 
 BINS = 4000  # of width 0.0005 over [-1, 1]: no quantile is off by more than that
+EDGES = np.linspace(-1, 1, BINS + 1)
+CENTRES = (EDGES[1:] + EDGES[:-1]) / 2
 Embeddings = Float[np.ndarray, "n dim"]
 BLOCK = 1024  # rows: a block of cosines takes 4 MB, and fits in a cache
 EXACT_ROWS = 50_000  # up to here all pairs are counted (1.25 thousand million: some ten seconds), above a sample
@@ -21,9 +23,8 @@ SAMPLED_PAIRS = 10_000_000
 
 @dataclass(frozen=True, eq=False)
 class PairwiseDistribution:
-    """The cosines of all n(n-1)/2 pairs of n embeddings, as counts in bins of equal width over [-1, 1]."""
+    """The cosines of all n(n-1)/2 pairs of n embeddings, as counts in the bins between `EDGES`."""
 
-    edges: Float[np.ndarray, " edges"]  # one more than there are bins
     counts: Int[np.ndarray, " bins"]
     mean: float  # exact, from sums and not from bins
     std: float
@@ -32,12 +33,12 @@ class PairwiseDistribution:
     def quantile(self, q: float) -> float:
         """The cosine that a share q of the counted pairs stays below; off by at most one bin, 0.0005."""
         cumulative = np.concatenate([[0], np.cumsum(self.counts)])
-        return float(np.interp(q * cumulative[-1], cumulative, self.edges))
+        return float(np.interp(q * cumulative[-1], cumulative, EDGES))
 
     def share_below(self, cosine: float) -> float:
         """The share of the counted pairs that stays below this cosine: the inverse of `quantile`."""
         cumulative = np.concatenate([[0], np.cumsum(self.counts)])
-        return float(np.interp(cosine, self.edges, cumulative) / cumulative[-1])
+        return float(np.interp(cosine, EDGES, cumulative) / cumulative[-1])
 
     def quantile_interval(self, q: float) -> tuple[float, float]:
         """Where the quantile of *all* pairs lies, with a confidence of 95 % for every q at once: the band of Dvoretzky,
@@ -75,7 +76,7 @@ def pairwise_distribution(
 
     Raises `ValueError` for fewer than two rows, NaN, rows that are not of unit length, or when no pair is left.
     """
-    check_unit_rows(embeddings)
+    check_rows(embeddings, unit=True)
     embeddings = np.ascontiguousarray(embeddings, np.float32)
     n = len(embeddings)
     if sampled_pairs is None:
@@ -100,27 +101,25 @@ def pairwise_distribution(
         sums = sums - _pair_sums(embeddings[wordings == wording])
     mean, second = sums[1:] / sums[0]
     std = max(second - mean**2, 0) ** 0.5
-    return PairwiseDistribution(np.linspace(-1, 1, BINS + 1), counts, float(mean), float(std), bool(sampled_pairs))
+    return PairwiseDistribution(counts, float(mean), float(std), bool(sampled_pairs))
 
 
 def within_groups(
     embeddings: Embeddings, groups: Sequence | np.ndarray, wordings: Sequence | np.ndarray | None = None
 ) -> dict[str, PairwiseDistribution]:
     """The distribution within each group: `groups` names the group of each row, and `wordings`, if given, its wording.
-    Pairs of one wording are left out, and so are groups without a pair; raises `ValueError` when no group is left.
+    Pairs of one wording are left out, and so are groups without a pair.
 
-    All pairs are counted as long as the groups together have no more of them than `EXACT_ROWS` rows; above that each
-    group has its share of `SAMPLED_PAIRS`."""
-    check_unit_rows(embeddings)
+    All pairs are counted if the groups together have no more of them than `EXACT_ROWS` rows have; else each group has
+    its share of `SAMPLED_PAIRS`."""
+    check_rows(embeddings, unit=True)
     if len(groups) != embeddings.shape[0]:
         raise ValueError(f"{embeddings.shape[0]} embeddings, but the groups of {len(groups)}")
     wordings = np.arange(len(groups)) if wordings is None else pd.factorize(np.asarray(wordings))[0]
-    members = {name: rows for name, rows in pd.Series(groups).groupby(groups).indices.items()}
-    members = {name: rows for name, rows in members.items() if len(set(wordings[rows])) > 1}
-    if not members:
-        raise ValueError("every group has one sentence or one wording: there is no pair within a group")
+    by_group = pd.Series(groups).groupby(groups).indices
+    members = {name: rows for name, rows in by_group.items() if len(set(wordings[rows])) > 1}
     pairs = {name: len(rows) * (len(rows) - 1) // 2 for name, rows in members.items()}
-    exact, share = sum(pairs.values()) <= EXACT_ROWS**2 // 2, -(-SAMPLED_PAIRS // len(members))
+    exact, share = sum(pairs.values()) <= EXACT_ROWS**2 // 2, -(-SAMPLED_PAIRS // max(len(members), 1))
     sampled = {name: 0 if exact or pairs[name] <= share else share for name in members}
     return {
         str(name): pairwise_distribution(embeddings[rows], sampled[name], wordings=wordings[rows])
@@ -172,8 +171,8 @@ def _pair_sums(embeddings: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "3"]
 
 def paired_cosines(first: Embeddings, second: Embeddings) -> Float[np.ndarray, " n"]:
     """Cosine of row i of `first` with row i of `second`, both of unit rows."""
-    check_unit_rows(first)
-    check_unit_rows(second)
+    check_rows(first, unit=True)
+    check_rows(second, unit=True)
     if first.shape != second.shape:
         raise ValueError(f"embeddings of shape {first.shape} and of shape {second.shape} are not paired row by row")
     return np.einsum("nd,nd->n", first, second)
@@ -184,9 +183,9 @@ def cosines_of_pairs(encode: Encode, pairs: pd.DataFrame) -> Float[np.ndarray, "
     return paired_cosines(encode(pairs["sentence1"].tolist()), encode(pairs["sentence2"].tolist()))
 
 
-def check_rows(embeddings) -> None:
+def check_rows(embeddings, unit: bool = False) -> None:
     """Raise `ValueError` unless this is an array of floating-point numbers of shape (n, dim), n two or more, with no
-    NaN or infinity. Whatever else it is, is named."""
+    NaN or infinity, and with `unit` each row of length 1 (to 1e-3). Whatever else it is, is named."""
     if not isinstance(embeddings, np.ndarray):
         raise ValueError(f"embeddings are a {type(embeddings).__name__}: a numpy array of shape (n, dim) is needed")
     if embeddings.ndim != 2:
@@ -195,18 +194,9 @@ def check_rows(embeddings) -> None:
         raise ValueError(f"embeddings of type {embeddings.dtype}: floating-point numbers are needed")
     if embeddings.shape[0] < 2:
         raise ValueError(f"embeddings of shape {embeddings.shape}: two rows or more are needed")
-    squares = _squared_lengths(embeddings)
-    if len(wrong := np.flatnonzero(~np.isfinite(squares))):
-        raise ValueError(f"row {wrong[0]} has length {squares[wrong[0]]}: there is NaN or infinity in it")
-
-
-def check_unit_rows(embeddings) -> None:
-    """`check_rows`, and raise `ValueError` unless each row is of length 1 (to 1e-3)."""
-    check_rows(embeddings)
-    lengths = np.sqrt(_squared_lengths(embeddings))
-    if len(wrong := np.flatnonzero(np.abs(lengths - 1) >= 1e-3)):
+    dtype = np.promote_types(embeddings.dtype, np.float32)
+    lengths = np.sqrt(np.einsum("nd,nd->n", embeddings, embeddings, dtype=dtype))
+    if len(wrong := np.flatnonzero(~np.isfinite(lengths))):
+        raise ValueError(f"row {wrong[0]} has length {lengths[wrong[0]]}: there is NaN or infinity in it")
+    if unit and len(wrong := np.flatnonzero(np.abs(lengths - 1) >= 1e-3)):
         raise ValueError(f"row {wrong[0]} has length {lengths[wrong[0]]:.4g}, not 1: normalise the embeddings first")
-
-
-def _squared_lengths(embeddings: Embeddings) -> Float[np.ndarray, " n"]:
-    return np.einsum("nd,nd->n", embeddings, embeddings, dtype=np.promote_types(embeddings.dtype, np.float32))

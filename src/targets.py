@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, normalize
 
-from src.entities import find_entities, remove_entities
+from src.entities import remove_entities
 from src.transforms import Centering, Encode, SpectralScaling
 
 # Neighbours are looked for among this many sentences at most, so that time and memory grow with the sentences and not
@@ -38,7 +38,7 @@ def topic_and_facts(
     what the embedding loses when names and numbers are taken out, with its directions made more even (`facts_power`).
     """
     bare_sentences = [
-        bare if bare.strip() else sentence for bare, sentence in zip(_without_entities(sentences), sentences)
+        bare if bare.strip() else sentence for bare, sentence in zip(remove_entities(sentences), sentences)
     ]
     embeddings, bare = encode(list(sentences)), encode(bare_sentences)
     topic = normalize(np.hstack([Centering().fit_transform(bare), word_weight * word_topics(bare_sentences)]))
@@ -72,23 +72,13 @@ def word_topics(sentences: Sequence[str], dimensions: int = 50) -> Float[np.ndar
     return analysis.fit_transform(weights)
 
 
-def add_neighbours(
-    rows: Float[np.ndarray, "n dim"], candidates: int = CANDIDATES, block: int = 1_024
-) -> Float[np.ndarray, "n dim"]:
-    """Each row plus the mean of its nearest neighbours, one candidate in 192, centred."""
+def add_neighbours(rows: Float[np.ndarray, "n dim"], candidates: int = CANDIDATES) -> Float[np.ndarray, "n dim"]:
+    """Each row plus the mean of its nearest neighbours, one candidate in 192, centred (one more for rows that are no
+    candidates)."""
     chosen = np.arange(len(rows))
     if len(rows) > candidates:
         chosen = np.random.default_rng(0).choice(len(rows), candidates, replace=False)
-    neighbours = max(1, round(len(chosen) / CANDIDATES_PER_NEIGHBOUR))
-    search = NearestNeighbors(n_neighbors=min(neighbours + 1, len(chosen))).fit(rows[chosen])
-    means = np.empty_like(rows)
-    for start in range(0, len(rows), block):
-        nearest = chosen[search.kneighbors(rows[start : start + block], return_distance=False)]
-        others = nearest != np.arange(start, start + len(nearest))[:, None]  # no row is its own neighbour
-        others &= others.cumsum(1) <= neighbours
-        means[start : start + block] = np.einsum("nk,nkd->nd", others, rows[nearest]) / others.sum(1, keepdims=True)
-    return Centering().fit_transform(rows + means)
-
-
-def _without_entities(sentences: Sequence[str]) -> list[str]:
-    return remove_entities(sentences, find_entities(sentences))
+    count = max(1, round(len(chosen) / CANDIDATES_PER_NEIGHBOUR))
+    nearest = NearestNeighbors(n_neighbors=min(count + 1, len(chosen))).fit(rows[chosen]).kneighbors_graph(rows).tocoo()
+    nearest.data[nearest.row == chosen[nearest.col]] = 0  # no row is its own neighbour
+    return Centering().fit_transform(rows + normalize(nearest, norm="l1") @ rows[chosen])

@@ -32,8 +32,8 @@ from src.settings import OBJECTIVES, RunSettings, TrainingSettings, read_profile
 from src.sharing import check_model_folder, save_encoder
 from src.similarity import pairwise_distribution
 
-PROBE = 64  # texts by which a collapse is seen
-LOOKS = 4  # of the collapse guard in an epoch, about; at each the run is saved, too
+PROBE = 64  # texts that the collapse guard embeds
+LOOKS = 4  # checks of the collapse guard, and checkpoints, an epoch (about)
 # Texts in one forward pass, sorted by length. Small on a CPU, to save padding (half of the time); large on a GPU, to
 # fill it; 128 with gradient caching, to save memory.
 CHUNK, GPU_CHUNK, CACHED_GPU_CHUNK = 32, 512, 128
@@ -46,7 +46,7 @@ def fine_tune(
     after_epoch: Callable[[int], object] = lambda epoch: None,
     pairs: pd.DataFrame | None = None,
 ) -> list[float]:
-    """Train `encoder` in place; returns the loss of every step. A transform of the encoder is dropped.
+    """Train `encoder` in place; returns the loss of every step.
 
     - `simcse` (Gao et al. 2021, section 3): each sentence is encoded twice under the model's own dropout; the rest of
       the batch are the negatives.
@@ -67,7 +67,6 @@ def fine_tune(
     directions are left.
     """
     encoder.model.eval()
-    encoder.transform = None
     objective = make_objective(encoder, sentences, settings, pairs)
 
     with run_folder(encoder, settings, objective) as folder:
@@ -89,11 +88,14 @@ def _train(encoder, objective: Objective, settings, after_epoch, folder: Path | 
 
     for epoch in range(finished, settings.epochs):
         model.train()
-        with _progress_bar(settings, epoch, len(losses) - epoch * steps, steps) as bar:
+        with tqdm(
+            desc=f"{settings.name}, epoch {epoch + 1} of {settings.epochs}", total=steps,
+            initial=len(losses) - epoch * steps, unit=" steps", leave=False, disable=not PartialState().is_main_process,
+        ) as bar:  # fmt: skip
             for step in range(len(losses), (epoch + 1) * steps):
                 mask_seed = np.random.SeedSequence([settings.seed, step, PartialState().process_index])
                 torch.manual_seed(int(mask_seed.generate_state(1)[0]))
-                # warms up over a tenth of an epoch and then stays: epoch 1 of three is what a run of one epoch gives
+                # linear warm-up, then constant, so that epoch 1 does not depend on `epochs`
                 optimizer.param_groups[0]["lr"] = settings.rate * min(1.0, 10 * (step + 1) / steps)
                 loss = _training_step(encoder, objective, step, settings, optimizer)
                 guard.check_loss(loss, step + 1)
@@ -151,19 +153,9 @@ def embed_texts(encoder: Encoder, texts: Sequence, gradient_caching: bool = Fals
         size = CACHED_GPU_CHUNK if gradient_caching else GPU_CHUNK
     embed = partial(checkpoint, encoder.embed, use_reentrant=False) if gradient_caching else encoder.embed
     order, chunks = zip(*encoder.batches(own, size))
-    embeddings = torch.cat([embed(chunk) for chunk in _look_up_words(encoder, chunks)])
+    embeddings = torch.cat([embed(chunk) for chunk in chunks])
     embeddings = embeddings[np.argsort(np.concatenate(order))]
     return _gather_with_gradient(embeddings)[: len(texts)]
-
-
-def _look_up_words(encoder: Encoder, chunks: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """The chunks with words' embeddings instead of token ids, looked up for all of them at once: the gradient of the
-    table, which is the model's largest, is then made once and not by chunk (5 % of a step)."""
-    ids = [chunk["input_ids"] for chunk in chunks]
-    words = encoder.model.get_input_embeddings()(torch.cat([rows.flatten() for rows in ids]))
-    words = words.split([rows.numel() for rows in ids])
-    others = [{name: value for name, value in chunk.items() if name != "input_ids"} for chunk in chunks]
-    return [{**kept, "inputs_embeds": vectors.view(*rows.shape, -1)} for kept, vectors, rows in zip(others, words, ids)]
 
 
 def _gather_with_gradient(own: Float[Tensor, "share dim"]) -> Float[Tensor, "filled dim"]:
@@ -172,14 +164,8 @@ def _gather_with_gradient(own: Float[Tensor, "share dim"]) -> Float[Tensor, "fil
     return torch.cat([rows[:start], own, rows[start + len(own) :]])
 
 
-def _progress_bar(settings: TrainingSettings, epoch: int, done: int, steps: int) -> tqdm:
-    label = f"{settings.name}, epoch {epoch + 1} of {settings.epochs}"
-    hidden = not PartialState().is_main_process
-    return tqdm(total=steps, initial=done, desc=label, unit=" steps", leave=False, disable=hidden)
-
-
 class Collapse(RuntimeError):
-    """Training was stopped; the encoder is as it was when it was last seen to be in order."""
+    """Training diverged; the encoder has the weights of the last check that it passed."""
 
 
 class CollapseGuard:

@@ -33,13 +33,6 @@ class AffineMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.matrix_ = (directions * self._scales(np.clip(variances, 0, None))) @ directions.T
         return self
 
-    @classmethod
-    def of(cls, mean: Float[np.ndarray, " dim"], matrix: Float[np.ndarray, "dim dim"]) -> "AffineMap":
-        """A fitted map with this mean and matrix."""
-        fitted = cls()
-        fitted.mean_, fitted.matrix_, fitted.n_features_in_ = mean, matrix, len(mean)
-        return fitted
-
     def transform(self, X):
         """Embeddings of shape (n, dim) to unit rows of the same shape and type."""
         check_is_fitted(self)

@@ -1,10 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from datasets import Dataset
 
-from src import pairs
-from src.pairs import draw_pairs, general_language_pairs, load_pairs, load_triplets
+from src.pairs import draw_pairs, everyday_pairs, load_pairs, load_triplets
 
 
 @pytest.mark.filterwarnings("ignore:.*taken for some of 0 to 4")
@@ -120,20 +118,8 @@ def test_a_sheet_with_gaps_is_used_and_counted(tmp_path):
     assert loaded["grade"].tolist() == [1, 3]
 
 
-def test_general_language_is_from_the_hub_or_from_the_control_set(monkeypatch):
-    stsb = Dataset.from_dict({"sentence1": ["a"], "sentence2": ["b"], "score": [0.4]})
-    monkeypatch.setattr(pairs, "ask_hub", lambda question: None)
-    monkeypatch.setattr(pairs, "load_dataset", lambda name, split: stsb)
-    found, name = general_language_pairs()
-    assert name == "STS-B test"
-    assert found.to_dict("list") == {"sentence1": ["a"], "sentence2": ["b"], "grade": [0.4], "kind": ["balanced"]}
-
-    def fail(question):
-        raise ConnectionError("refused")
-
-    monkeypatch.setattr(pairs, "ask_hub", fail)
-    found, name = general_language_pairs()
-    assert "control set" in name
+def test_everyday_pairs_are_of_many_topics():
+    found = everyday_pairs()
     assert found["grade"].value_counts().to_dict() == dict.fromkeys(range(5), 80)
     assert found["template1"].str.split("/").str[0].nunique() >= 15
 

@@ -10,7 +10,6 @@ from src.quality import (
     order,
     recalls,
     rung_auc,
-    rung_d_prime,
     uniformity,
     word_overlap,
 )
@@ -71,9 +70,6 @@ GRADES = np.array([0, 0, 1, 1, 2, 2])
         (lambda: rung_auc(np.array([0.1, 0.2, 0.3, np.inf, 0.5, 0.6]), GRADES, 1), "none of them NaN"),
         (lambda: rung_auc(np.arange(6.0), GRADES, 3), "no AUC of 0 above 2 cosines"),
         (lambda: auc(np.array([np.nan]), np.array([0.1])), "none of them NaN"),
-        (lambda: rung_d_prime(np.full(6, 0.3), GRADES, 1), "no d' of 2 pairs of grade 1 above 2 of 0"),
-        (lambda: rung_d_prime(np.arange(6.0), GRADES, 3), "no d' of 0 pairs of grade 3 above 2 of 2"),
-        (lambda: rung_d_prime(np.full(6, np.nan), GRADES, 1), "the cosine of pair 0 is nan"),
         (lambda: alignment(np.zeros(0)), "no pairs"),
         (lambda: effective_rank(np.full((4, 3), 0.5)), "all 4 rows are equal"),
         (lambda: effective_rank(np.array([[0.1, np.nan], [0.1, 0.2]])), "row 0 has length nan"),
@@ -91,18 +87,6 @@ def test_a_monotone_map_changes_no_order():
     for change in (lambda c: np.tanh(5 * c), lambda c: np.searchsorted(np.sort(c), c) / len(c)):
         assert order(change(cosines), grades) == pytest.approx(order(cosines, grades), abs=1e-12)
         assert rung_auc(change(cosines), grades, 2) == pytest.approx(rung_auc(cosines, grades, 2), abs=1e-12)
-
-
-def test_d_prime_sees_no_affine_map_and_every_other():
-    rng = np.random.default_rng(0)
-    grades = np.repeat([0, 1], 5000)
-    cosines = rng.normal(0.3 + 0.2 * grades, 0.1)
-    assert rung_d_prime(cosines, grades, 1) == pytest.approx(2, abs=0.05)
-    by_hand = (0.5 - 0.2) / np.sqrt((0.02 + 0.08) / 2)  # variances of samples: the divisor is n - 1
-    few = np.array([0.1, 0.3, 0.3, 0.7])
-    assert rung_d_prime(few, np.array([0, 0, 1, 1]), 1) == pytest.approx(by_hand)
-    assert rung_d_prime(5 * cosines - 1, grades, 1) == pytest.approx(rung_d_prime(cosines, grades, 1))
-    assert rung_d_prime(np.tanh(5 * cosines), grades, 1) != pytest.approx(rung_d_prime(cosines, grades, 1), abs=0.01)
 
 
 def test_alignment_and_uniformity_by_distances(unit_rows):

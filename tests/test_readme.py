@@ -1,5 +1,6 @@
 """README and docs: what they link to, call and set exists. Their tables are generated (tests/test_results.py)."""
 
+import importlib
 import re
 
 import pytest
@@ -17,13 +18,18 @@ def test_links_commands_and_parameters_exist(page):
     text = page.read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert target.startswith("https://") or (page.parent / target).exists(), target
-    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(" ".join(re.findall(r"^([\w -]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)).split())
     assert set(re.findall(r"(?:^|`|^    )make ([a-z-]+)", text, re.MULTILINE)) <= targets
     parameters = {name for notebook in NOTEBOOKS for name in notebook_defaults(notebook)}
     for assignments in re.findall(r'SET="([^"]+)"', text):
         assert {assignment.split("=")[0] for assignment in split_assignments([assignments])} <= parameters
     for module in re.findall(r"python -m ((?:src|experiments|benchmarks)\.\w+)", text):
         assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+
+
+def test_the_benchmarks_can_be_imported():
+    for file in (ROOT / "benchmarks").glob("*.py"):
+        importlib.import_module(f"benchmarks.{file.stem}")
 
 
 def test_the_profile_of_the_page_on_scaling_is_one(tmp_path):

@@ -5,8 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel
 
@@ -15,7 +13,6 @@ from src.scorecard import MEASURES, compare
 from src.scoring import score
 from src.sharing import save_encoder, write_card
 from src.thresholds import choose_thresholds
-from src.transforms import Centering, SpectralScaling
 
 
 def encode_as_others_do(folder, sentences):
@@ -58,34 +55,6 @@ def test_a_prompt_is_kept_and_read_again(tiny, tmp_path, some_sentences):
     pooling = folder / "1_Pooling" / "config.json"
     pooling.write_text(json.dumps(json.loads(pooling.read_text()) | {"include_prompt": False}))
     with pytest.raises(ValueError, match="prompt"):
-        load_encoder(str(folder))
-
-
-@pytest.mark.parametrize("transform", [Centering(), SpectralScaling(0.25)])
-def test_a_transform_is_part_of_the_model(tiny, tmp_path, some_sentences, transform):
-    embeddings = tiny.encode(some_sentences, progress=False)
-    ours = transform.fit(embeddings[:50]).transform(embeddings)
-    assert not np.allclose(ours, embeddings, atol=0.1)
-    tiny.transform = transform
-    assert np.allclose(tiny.encode(some_sentences, progress=False), ours, atol=1e-6)
-    folder = save_encoder(tiny, tmp_path / "sharpened", {})
-    assert np.allclose(encode_as_others_do(folder, some_sentences), ours, atol=1e-6)
-    layer = torch.nn.Linear(32, 32)
-    layer.load_state_dict(
-        {k.removeprefix("linear."): v for k, v in load_file(folder / "3_Dense" / "model.safetensors").items()}
-    )
-    with torch.no_grad():
-        mapped = layer(torch.from_numpy(embeddings)).numpy()
-    assert np.allclose(mapped, (embeddings - transform.mean_) @ transform.matrix_, atol=1e-6)
-    card = (folder / "README.md").read_text()
-    assert f"- transform: {transform}" in card
-    assert f"tiny, with {transform} fitted on sentences" in card
-    again = load_encoder(str(folder))
-    assert np.allclose(again.encode(some_sentences, progress=False), ours, atol=1e-5)
-    assert again.weights_checksum() != replace(again, transform=None).weights_checksum()
-    config = folder / "3_Dense" / "config.json"
-    config.write_text(config.read_text().replace("linear.Identity", "activation.Tanh"))
-    with pytest.raises(ValueError, match="3_Dense has an activation"):
         load_encoder(str(folder))
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import normalize
 
-from src.entities import find_entities, remove_entities
+from src.entities import remove_entities
 from src.targets import add_neighbours, lost_facts, topic_and_facts, word_topics
 
 SENTENCES = [
@@ -40,7 +40,7 @@ def test_the_targets_by_hand(encode, facts, word_weight, facts_power):
     settings = {"word_weight": word_weight, "facts_power": facts_power, "rounds": 0}
     targets = topic_and_facts(SENTENCES, encode, facts, **settings)
 
-    without = remove_entities(SENTENCES, find_entities(SENTENCES))
+    without = remove_entities(SENTENCES)
     bare, words = encode(without), word_topics(without)
     topic = normalize(np.hstack([normalize(bare - bare.mean(0)), word_weight * words]))
     topic = normalize(topic - topic.mean(0))
@@ -89,7 +89,7 @@ def test_sentences_without_names_are_not_all_alike(encode):
     named = [f"then {a} calls Ada {n}" for n, a in enumerate(verbs)]
     no_spaces = ["".join(rng.choice(list("日本語文章単位"), 12)) for _ in range(100)]  # no two share a word
     for sentences in (plain, plain + named, plain + named[:1], no_spaces):
-        bare = encode(remove_entities(sentences, find_entities(sentences)))
+        bare = encode(remove_entities(sentences))
         facts = lost_facts(encode(sentences), bare, -0.25)
         assert np.allclose(np.linalg.norm(facts, axis=1), 1, atol=1e-5)
         cosines = (facts @ facts.T)[np.triu_indices(100, 1)]
@@ -98,17 +98,16 @@ def test_sentences_without_names_are_not_all_alike(encode):
         assert np.allclose(np.linalg.norm(topic_and_facts(sentences, encode, 0.3), axis=1), 1, atol=1e-5)
 
 
-def test_neighbours_are_looked_for_in_blocks_and_among_some(unit_rows):
+def test_neighbours_are_looked_for_among_some(unit_rows):
     rows = np.vstack([unit_rows(300, 16, seed) + offset for seed, offset in ((0, 0.2), (1, -0.2))]).astype(np.float64)
     whole = add_neighbours(rows)
-    assert np.allclose(add_neighbours(rows, block=7), whole)
     distances = np.square(rows[:, None] - rows).sum(-1) + 9 * np.eye(600)
     by_hand = rows + rows[np.argsort(distances)[:, :3]].mean(1)  # one in 192 of 600
     assert np.allclose(whole, normalize(by_hand - by_hand.mean(0)))
-    some = add_neighbours(rows, candidates=400)  # two neighbours, and no sampled row is its own
+    some = add_neighbours(rows, candidates=400)  # two neighbours, and no sampled row is its own; three of the others
     chosen = np.random.default_rng(0).choice(600, 400, replace=False)
-    nearest = chosen[np.argsort(distances[:, chosen])[:, :2]]
-    by_hand = rows + rows[nearest].mean(1)
+    nearest, sampled = chosen[np.argsort(distances[:, chosen])], np.isin(np.arange(600), chosen)[:, None]
+    by_hand = rows + np.where(sampled, rows[nearest[:, :2]].mean(1), rows[nearest[:, :3]].mean(1))
     assert np.allclose(some, normalize(by_hand - by_hand.mean(0)))
 
 

@@ -3,7 +3,7 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from src.similarity import check_unit_rows, pairwise_distribution
+from src.similarity import check_rows, pairwise_distribution
 from src.transforms import AllButTheTop, Centering, SpectralScaling
 
 
@@ -53,7 +53,7 @@ def test_fitted_on_other_rows_and_of_unit_length(narrow):
     train, test = narrow[:300], narrow[300:]
     for transform in (Centering(), AllButTheTop(2), SpectralScaling(0.5)):
         mapped = transform.fit(train).transform(test)
-        check_unit_rows(mapped)
+        check_rows(mapped, unit=True)
         assert mapped.dtype == np.float32
         assert np.allclose(mapped[:1], transform.transform(test[:1]), atol=1e-6)  # a row does not depend on the others
 

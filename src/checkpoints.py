@@ -29,11 +29,9 @@ def run_folder(encoder: Encoder, settings: TrainingSettings, objective: Objectiv
     # a longer run begins as a shorter one does, and the settings of other objectives are not used
     used = settings.used() | {"epochs": None, "precision": settings.bf16}
     texts = [[row["input_ids"] for row in view] for view in objective.views]
-    own = objective.targets
-    grades = own.tolist() if own is not None and own.ndim == 1 else []  # all other targets follow from the texts
     key = cache_key(
         "training", used, encoder.model.device.type, PartialState().num_processes, encoder.pooling,
-        encoder.weights_checksum(), texts, grades,
+        encoder.weights_checksum(), texts, objective.source,
     )  # fmt: skip
     folder = output_folder(encoder.cache / f"{encoder.name}-{settings.objective}-{key}")
     lock = FileLock(folder / ".lock", timeout=0)

@@ -47,11 +47,13 @@ def load_sentences(
         table = table.drop(index=repeats).reset_index(drop=True)
     check_sentences(table["sentence"].tolist(), str(path))
     groups = [column for column in ("sport", "event") if column in table]
+    if "template" in table:  # a sentence without one has a wording of its own
+        table["template"] = table["template"].astype(object).where(table["template"].notna(), table["sentence"])
     return table.assign(**{column: table[column].astype(object).fillna("").astype(str) for column in groups})
 
 
 def _with_sentence_column(table: pd.DataFrame, path: Path | str, text_column: str) -> pd.DataFrame:
-    table = with_columns(table, text_column, "text")
+    table = with_columns(table, "text", text_column)  # the last wins where both mean one column
     if text_column == "sentence" and "sentence" not in table:
         texts = [name for name in table if pd.api.types.is_string_dtype(table[name])]
         if "text" in table:

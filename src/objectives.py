@@ -28,6 +28,7 @@ class Objective:
     loss: Callable[[Float[Tensor, "batch views dim"], Tensor | None], Float[Tensor, ""]]
     batch_size: int
     targets: np.ndarray | None = None  # what `loss` learns: one row for each row of texts
+    source: Sequence = ()  # what the targets were made of, by which a run is found again
 
     @property
     def steps(self) -> int:
@@ -36,8 +37,8 @@ class Objective:
 
     def rows(self, step: int, seed: int) -> Int[np.ndarray, " batch"]:
         """The numbers of this step's rows. Each pass is shuffled anew; the order depends on seed and step alone."""
-        epoch, position = divmod(step, self.steps)
-        order = np.random.default_rng([seed, 0, epoch]).permutation(len(self.views[0]))  # 0: as older versions did
+        turn, position = divmod(step, self.steps)
+        order = np.random.default_rng([seed, 0, turn]).permutation(len(self.views[0]))  # 0: keeps old runs' order
         return order[position * self.batch_size : (position + 1) * self.batch_size]
 
 
@@ -53,13 +54,17 @@ def make_objective(
         views = [encoder.tokenize(pairs[column].tolist()) for column in ("sentence1", "sentence2")]
         relatedness = pairs["relatedness"].to_numpy(np.float32)
         batch_size = min(PAIR_BATCH, len(pairs))
-        return Objective(views, lambda rows, y: graded_loss(*rows.unbind(1), y), batch_size, relatedness)
+        return Objective(
+            views, lambda rows, y: graded_loss(*rows.unbind(1), y), batch_size, relatedness, relatedness.tolist()
+        )  # fmt: skip
     views = [encoder.tokenize(column) for column in _columns(sentences, settings)]
     if settings.objective == "topic_and_facts":
         targets = topic_and_facts(sentences, encoder.encode, settings.facts)
         (targets,) = broadcast_object_list([targets])  # all processes have those of the first, to the last bit
-        stretch = settings.stretch
-        return Objective(views, lambda rows, y: relation_loss(rows[:, 0], y, stretch), settings.batch_size, targets)
+        return Objective(
+            views, lambda rows, y: relation_loss(rows[:, 0], y, settings.stretch), settings.batch_size, targets,
+            list(sentences),
+        )  # fmt: skip
     if settings.objective == "simcse":
         _refuse_equal_views(encoder, views[0][:2])
         views *= 2  # the two views of a sentence differ by their dropout masks alone

@@ -26,7 +26,7 @@ FEWEST_PAIRS = 10  # that a measure is known from
 
 
 def _groups(kind: str, grades: Iterable[int]) -> list[int]:
-    """The number of each grade of this kind."""
+    """A code for each of these grades of this kind."""
     return [len(ALL_GRADES) * KINDS.index(kind) + grade for grade in grades]
 
 
@@ -77,7 +77,7 @@ def score(
     rows = np.random.default_rng(seed).permutation(len(sentences))[:SUBSAMPLE]
     times = multiplicities(clusters_of(corpus.iloc[rows]), replicates, seed)
     drawn = _resampled_range_values(embeddings[rows], sports[rows], wordings[rows], times)
-    drawn = drawn - drawn.mean() + pd.Series(values)
+    drawn += pd.Series(values) - drawn.mean()  # takes the bias away
 
     values["effective_rank"] = quality.effective_rank(embeddings)
     if everyday is not None:
@@ -210,7 +210,7 @@ def _pair_values(graded: _Graded, others: _Graded | None = None) -> dict[str, fl
                 values[name] = measure(chosen.cosines, chosen.grades)
     if others and "related_auc" in values:
         chosen_on, judged_on = others.balanced(), graded.balanced()
-        found, related = judged_on.cosines[judged_on.grades >= RELATED_FROM], chosen_on.grades >= RELATED_FROM
-        if len(found) and 0 < related.sum() < len(related):  # which may fail in a replicate of few pairs
-            values |= quality.recalls(chosen_on.cosines, related, found)
+        to_find, related = judged_on.cosines[judged_on.grades >= RELATED_FROM], chosen_on.grades >= RELATED_FROM
+        if len(to_find) and 0 < related.sum() < len(related):  # which may fail in a replicate of few pairs
+            values |= quality.recalls(chosen_on.cosines, related, to_find)
     return values

@@ -48,7 +48,7 @@ class TrainingSettings:
     pair_steps: int = 60  # of graded_pairs: the steps that make an epoch, each with 64 of the pairs
     learning_rate: float | None = None  # None: 1e-4 for topic_and_facts; 3e-5, theirs for BERT-base, for the others
     batch_size: int = 64  # sentences, over all processes; each has batch_size - 1 negatives
-    gradient_caching: bool = False  # large batches in little memory (Gao et al. 2021, arXiv 2101.06983); slower
+    gradient_caching: bool = False  # chunks are run again backwards (arXiv 2101.06983): less memory, slower
     precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 autocast where the hardware has it
     seed: int = 0
 
@@ -133,7 +133,7 @@ def check_parameters(given: Mapping[str, object]) -> None:
             raise ValueError(f"{name} is {value!r}: expected one of {', '.join(CHOICES[name])}")
         if name in ABOVE_0 and not 0 < value < float("inf"):
             raise ValueError(f"{name} is {value}: it must be above 0")
-        low, high = RANGES.get(name, (1 if int in allowed and bool not in allowed else None, None))
+        low, high = RANGES.get(name, (1 if int in allowed else None, None))
         if (low is not None and not value >= low) or (high is not None and not value <= high):
             wanted = f"from {low} to {high}" if high is not None else f"{low} or more"
             raise ValueError(f"{name} is {value}: it must be {wanted}")

@@ -30,8 +30,8 @@ def topic_and_facts(
     rounds: int = 2,
     facts_power: float = -0.25,
 ) -> Float[np.ndarray, "n target_dim"]:
-    """The targets of `relation_loss`, unit rows: the cosine of two is that of their facts, with the share `facts` in
-    [0, 1], plus that of their topics, sharpened as a whole by spectral scaling.
+    """The targets of `relation_loss`, unit rows: cosine = `facts` · that of facts + (1 − `facts`) · that of topics,
+    sharpened as a whole by spectral scaling; `facts` is in [0, 1].
 
     The *topic* is the embedding of the sentence without names and numbers, beside its word topics; in each of the
     `rounds` the mean of its nearest neighbours is added, so that sentences of one topic come together. The *facts* are

@@ -19,8 +19,8 @@ def choose_thresholds(
 ) -> dict:  # fmt: skip
     """Where to call two sentences related (grade `related_from` or more), as a value that JSON can hold.
 
-    Two thresholds, each as (value, low, high) with its 95 % interval from resampling events: the lowest cosine from
-    which on the wanted `precision` is met, and the lowest that no more than the wanted rate of unrelated pairs reach.
+    Two thresholds, each as (value, low, high) with its 95 % interval from resampling events: the lowest cosine at
+    which the wanted `precision` is met, and the lowest that no more than the wanted rate of unrelated pairs reach.
     None stands for a threshold that cannot be met; as `high`, for one that more than 2.5 % of the replicates lack.
 
     `calibration` holds a logistic one (Platt 1999): 1 / (1 + exp(-slope * cosine - intercept)) is the probability of

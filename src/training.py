@@ -79,7 +79,8 @@ def fine_tune(
 def _train(encoder, objective: Objective, settings, after_epoch, folder: Path | None) -> list[float]:
     """The loop. Dropout masks and the order of the sentences depend on seed and step alone, so that a checkpoint needs
     no random state, and nothing that `after_epoch` does changes the training."""
-    probe = [text for view in objective.views for text in view[: PROBE // len(objective.views)]]
+    views = objective.views
+    probe = [text for i, view in enumerate(views) for text in view[i :: len(views)][: PROBE // len(views)]]
     model, guard = encoder.model, CollapseGuard(encoder, probe, settings)
     optimizer = torch.optim.AdamW(model.parameters(), settings.rate, weight_decay=0.0, fused=True)
     steps = settings.pair_steps if settings.objective == "graded_pairs" else objective.steps  # of an epoch

@@ -221,11 +221,11 @@ def test_a_run_that_differs_in_anything_is_another_run(tmp_path, tiny_folder, so
         settings=settings,
         pooling="mean",
         length=None,
-        grades=None,
+        source=(),
     ):
         encoder = load_encoder(str(model), pooling, length, cache=tmp_path / "cache")
         views = [[{"input_ids": row["input_ids"][:length]} for row in encoder.tokenize(sentences)]]
-        objective = Objective(views, lambda embeddings, _: embeddings.sum(), 8, grades)
+        objective = Objective(views, lambda embeddings, _: embeddings.sum(), 8, source=source)
         with run_folder(encoder, settings, objective) as folder:
             return folder.name
 
@@ -238,7 +238,8 @@ def test_a_run_that_differs_in_anything_is_another_run(tmp_path, tiny_folder, so
         name(settings=replace(settings, objective="topic_and_facts", stretch=2.0)),
         name(settings=replace(settings, objective="topic_and_facts", facts=0.6)),
         name(sentences=some_sentences[::-1]),
-        name(grades=np.arange(72)),
+        name(source=[0.5, 1.0]),
+        name(source=["Other Capitals"]),
         name(settings=replace(settings, objective="graded_pairs")),
         name(pooling="cls"),
         name(make_tiny_model(tmp_path / "tiny", seed=1)),

@@ -57,6 +57,16 @@ def test_another_column(tmp_path):
     path.write_text("title,words\nboxing,left hook\nboxing,right hook\n")
     with pytest.raises(ValueError, match="only title, words: set text_column"):
         load_sentences(path)
+    for name in ("Text", "TEXT", "text"):
+        path.write_text(f"id,{name}\n1,left hook\n2,right hook\n")
+        assert load_sentences(path, name)["sentence"].tolist() == ["left hook", "right hook"]
+
+
+def test_a_sentence_without_a_template_has_a_wording_of_its_own(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    rows = [{"sentence": s, "sport": "golf", "template": None if s in "cd" else "t"} for s in "abcd"]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert load_sentences(path)["template"].tolist() == ["t", "t", "c", "d"]
 
 
 @pytest.mark.parametrize(

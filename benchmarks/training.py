@@ -212,7 +212,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
     data = SportData("validation")
-    sentences, corpus, pairs = data.training[: options.sentences], data.sentences, data.validation
+    sentences, corpus = data.training[: options.sentences], data.sentences
+    pairs = data.pairs[data.pairs["kind"] == "balanced"].reset_index(drop=True)
     kinds = {
         f"{precision}{f', batches of {size}' * GPU}": replace(SETTINGS, precision=precision, batch_size=size)
         for size, precision in product(COMPARED, PRECISIONS)

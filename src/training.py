@@ -242,6 +242,7 @@ def train_and_save(run: RunSettings, settings: TrainingSettings) -> None:
         record = asdict(settings) | {"corpus": source, "rows": count}
         print(f"saved to {save_encoder(encoder, run.saved_model, record)}")
     process.wait_for_everyone()  # a process that ends while another still talks may abort
+    process.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ def pairwise_distribution(
     says so, as many pairs are drawn with the seed (10 million by default; 0 counts all whatever their number), and
     `quantile_interval` says how far a quantile may be off.
 
-    Mean and standard deviation are exact either way, in O(n dim^2): they come from sums ((|sum x|^2 - n) /
-    (n(n-1)) and (|X'X|_F^2 - n) / (n(n-1))), in float64.
+    Mean and standard deviation are exact either way, in O(n dim^2) and float64, from (|sum x|^2 - n) / (n(n-1)) and
+    (|X'X|_F^2 - n) / (n(n-1)).
 
     Raises `ValueError` for fewer than two rows, NaN, rows that are not of unit length, or when no pair is left.
     """
@@ -85,13 +85,10 @@ def pairwise_distribution(
         wordings = np.arange(n)  # each its own
     elif len(wordings) != n or len(set(wordings)) < 2:
         raise ValueError(f"{n} embeddings, but {len(wordings)} wordings, {len(set(wordings))} of them different")
-    counts = np.zeros(BINS, np.int64)
-    blocks = _sampled_blocks(embeddings, wordings, sampled_pairs, seed)
-    if not sampled_pairs:
-        blocks = _all_blocks(embeddings, wordings)
-    with tqdm(
-        total=sampled_pairs or n * (n - 1) // 2, unit=" pairs", unit_scale=True, disable=not progress, leave=False
-    ) as bar:
+    counts, pairs = np.zeros(BINS, np.int64), sampled_pairs or n * (n - 1) // 2
+    sampled = _sampled_blocks(embeddings, wordings, sampled_pairs, seed)
+    blocks = sampled if sampled_pairs else _all_blocks(embeddings, wordings)
+    with tqdm(total=pairs, unit=" pairs", unit_scale=True, disable=not progress, leave=False) as bar:
         for cosines in blocks:
             positions = cosines.add_(1).mul_(BINS / 2).int().clamp_(0, BINS - 1)
             counts += torch.bincount(positions, minlength=BINS).cpu().numpy()
@@ -99,9 +96,8 @@ def pairwise_distribution(
     sums = _pair_sums(embeddings)
     for wording in np.flatnonzero(np.bincount(wordings) > 1):
         sums = sums - _pair_sums(embeddings[wordings == wording])
-    mean, second = sums[1:] / sums[0]
-    std = max(second - mean**2, 0) ** 0.5
-    return PairwiseDistribution(counts, float(mean), float(std), bool(sampled_pairs))
+    mean, second = map(float, sums[1:] / sums[0])
+    return PairwiseDistribution(counts, mean, max(second - mean**2, 0) ** 0.5, bool(sampled_pairs))
 
 
 def within_groups(

@@ -165,3 +165,10 @@ def test_a_lone_grade_far_from_all_others_is_refused(tmp_path):
     path.write_text("\n".join(["sentence1,sentence2,grade", *rows[:70], "c,d,44", *rows[70:]]))
     with pytest.raises(ValueError, match="row 71: the grade is 44, all others are from 0 to 4"):
         load_pairs(path)
+
+
+def test_few_positives_among_many_pairs_are_grades(tmp_path):
+    table = pd.DataFrame({"sentence1": [f"a{i}" for i in range(1_000)], "sentence2": "b", "grade": [1] * 5 + [0] * 995})
+    table.to_csv(tmp_path / "rare.csv", index=False)
+    with pytest.warns(UserWarning, match="shown as 0 to 4"):
+        assert load_pairs(tmp_path / "rare.csv")["relatedness"].sum() == 5

@@ -5,9 +5,10 @@ import zipfile
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file
 
-from src import hub
+from src import hub, presets
 from src.encoder import load_encoder
 from src.presets import PRESETS, Preset, _join_parts
 from tests.hub import StandInHub, use_hub
@@ -124,3 +125,11 @@ def test_the_hub_is_waited_for_a_few_seconds_and_no_longer(monkeypatch):
 
     with pytest.raises(ConnectionError, match="refused"):
         hub.ask_hub(refused)
+
+
+def test_the_parts_of_sharded_weights_are_downloaded_too(monkeypatch, tmp_path):
+    asked = {}
+    monkeypatch.setattr(presets, "snapshot_download", lambda repository, **options: asked.update(options) or tmp_path)
+    presets._download("owner/name", None, "model.safetensors.index.json")
+    names = ["config.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "code.py"]
+    assert list(filter_repo_objects(names, allow_patterns=asked["allow_patterns"])) == names[:3]

@@ -40,9 +40,9 @@ class SportData:
         self.training = self.told["sentence"].tolist()
         self.sentences = draw_sentences(corpus, split, TEST_SENTENCES)
         self.labelled = pairs[pairs["split"] == "train"]
-        _, self.validation, self.pairs = draw_pairs(pairs, 0, judging, judged=split)
-        if split == "validation":  # decisions are judged on other pairs than those that chose the threshold
-            self.validation = None
+        _, validation, self.pairs = draw_pairs(pairs, 0, judging, judged=split)
+        # decisions are judged on other pairs than those that choose the threshold
+        self.validation = None if split == "validation" else validation
         self.everyday = everyday_pairs()
 
     def measure(self, encode: Encode) -> dict[str, float]:

@@ -77,7 +77,7 @@ def load_triplets(path: Path | str) -> list[tuple[str, ...]]:
 
 def everyday_pairs(seed: int = 0) -> pd.DataFrame:
     """400 graded pairs that are not about sport, of the everyday topics in data/control."""
-    pairs = graded_pairs("test", 80, seed, GRAMMAR_FOLDER.parent / "control")
+    pairs = graded_pairs("test", 80, seed, GRAMMAR_FOLDER.parent / "control")  # asked for one kind, it draws others
     return pairs[pairs["kind"] == "balanced"].reset_index(drop=True)
 
 

@@ -77,7 +77,7 @@ def compare(cards: Sequence[Scorecard], measures: Iterable[str] = MEASURES, inte
     table = pd.DataFrame(index=[m for m in measures if any(m in card.values for card in cards)])
     for card in cards:
         table[card.name] = ""
-        for measure in table.index.intersection(list(card.values)):
+        for measure in [m for m in table.index if m in card.values]:
             value, low, high = card.estimate(measure)
             words = f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if intervals and not np.isnan(low) else "")
             if measure in cards[0].values:

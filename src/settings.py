@@ -48,7 +48,7 @@ class TrainingSettings:
     pair_steps: int = 60  # of graded_pairs: the steps that make an epoch, each with 64 of the pairs
     learning_rate: float | None = None  # None: 1e-4 for topic_and_facts; 3e-5, theirs for BERT-base, for the others
     batch_size: int = 64  # sentences, over all processes; each has batch_size - 1 negatives
-    gradient_caching: bool = False  # chunks are run again backwards (arXiv 2101.06983): less memory, slower
+    gradient_caching: bool = False  # each chunk is run twice (arXiv 2101.06983): less memory, slower
     precision: str = "auto"  # "fp32", "bf16", or "auto": bf16 autocast where the hardware has it
     seed: int = 0
 

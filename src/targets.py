@@ -73,8 +73,8 @@ def word_topics(sentences: Sequence[str], dimensions: int = 50) -> Float[np.ndar
 
 
 def add_neighbours(rows: Float[np.ndarray, "n dim"], candidates: int = CANDIDATES) -> Float[np.ndarray, "n dim"]:
-    """Each row plus the mean of its nearest neighbours, one candidate in 192, centred (one more for rows that are no
-    candidates)."""
+    """Each row plus the mean of its nearest neighbours, centred. These are one candidate in 192, and one more for a row
+    that is no candidate itself."""
     chosen = np.arange(len(rows))
     if len(rows) > candidates:
         chosen = np.random.default_rng(0).choice(len(rows), candidates, replace=False)

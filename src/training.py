@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from src.checkpoints import restore, run_folder, save
 from src.corpus import draw_sentences, load_sentences, split_sentences
-from src.encoder import Encoder, Tokens, load_encoder
+from src.encoder import Encoder, Tokens, by_length, load_encoder
 from src.objectives import Objective, make_objective
 from src.pairs import draw_pairs, load_pairs, load_triplets
 from src.quality import effective_rank
@@ -33,7 +33,7 @@ from src.sharing import check_model_folder, save_encoder
 from src.similarity import pairwise_distribution
 
 PROBE = 64  # texts that the collapse guard embeds
-LOOKS = 4  # checks of the collapse guard, and checkpoints, an epoch (about)
+LOOKS = 2  # checks of the collapse guard, and checkpoints, an epoch (about)
 # Texts in one forward pass, sorted by length. Small on a CPU, to save padding (half of the time); large on a GPU, to
 # fill it; 128 with gradient caching, to save memory.
 CHUNK, GPU_CHUNK, CACHED_GPU_CHUNK = 32, 512, 128
@@ -104,7 +104,7 @@ def _train(encoder, objective: Objective, settings, after_epoch, folder: Path | 
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
                 bar.update()
                 done = step % steps + 1  # of this epoch
-                if done % max(1, steps // LOOKS) == 0 or done == steps:
+                if done % math.ceil(steps / LOOKS) == 0 or done == steps:
                     guard.check_model(step + 1)  # before anything is saved
                     save(folder, "latest", encoder, losses, optimizer)
         save(folder, f"epoch-{epoch + 1}", encoder, losses)
@@ -153,9 +153,9 @@ def embed_texts(encoder: Encoder, texts: Sequence, gradient_caching: bool = Fals
     if encoder.model.device.type == "cuda":
         size = CACHED_GPU_CHUNK if gradient_caching else GPU_CHUNK
     embed = partial(checkpoint, encoder.embed, use_reentrant=False) if gradient_caching else encoder.embed
-    order, chunks = zip(*encoder.batches(own, size))
-    embeddings = torch.cat([embed(chunk) for chunk in chunks])
-    embeddings = embeddings[np.argsort(np.concatenate(order))]
+    chunks = by_length(own, size)
+    embeddings = torch.cat([embed(encoder.pad([own[row] for row in rows])) for rows in chunks])
+    embeddings = embeddings[np.argsort(np.concatenate(chunks))]
     return _gather_with_gradient(embeddings)[: len(texts)]
 
 

@@ -40,7 +40,7 @@ def one_of_two(rank, port, folder, model, sentences):
     encoded = {count: load_encoder(model, "mean").encode(sentences[:count], progress=False) for count in COUNTS}
     undisturbed = train(model, sentences, folder / "undisturbed")
     with pytest.raises(Stopped):
-        train(model, sentences, folder / "stopped", stop_at=13)
+        train(model, sentences, folder / "stopped", stop_at=15)
     resumed = train(model, sentences, folder / "stopped")
     results = {"steps": steps, "encoded": encoded, "undisturbed": undisturbed, "resumed": resumed}
     torch.save(results, folder / f"{rank}.pt")
@@ -141,7 +141,7 @@ def test_two_processes_encode_a_share_each_and_have_all(both, tiny, some_sentenc
 def test_two_processes_that_were_stopped_go_on(both):
     losses, _, weights = both[0]["undisturbed"]
     assert both[1]["undisturbed"] == both[0]["undisturbed"]
-    assert both[0]["resumed"] == both[1]["resumed"] == (losses, 7, weights)  # steps 12 to 18; stopped in the 13th
+    assert both[0]["resumed"] == both[1]["resumed"] == (losses, 4, weights)  # steps 15 to 18; stopped in the 15th
 
 
 def profile(folder, tiny_folder, sentences, name):

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import jaxtyping
@@ -58,6 +59,40 @@ def test_order_and_batches_do_not_matter(tiny, of_all_lengths, monkeypatch):
     monkeypatch.setattr(encoder_module, "BATCH_SIZE", 5)
     backwards = tiny.encode(of_all_lengths[::-1], progress=False)[::-1]
     assert np.allclose(embeddings, backwards, atol=1e-6)
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_threads_do_not_matter(tiny, of_all_lengths, monkeypatch, three_threads):
+    """Each thread takes batches of its own, so the numbers are those of one thread, bit for bit."""
+    monkeypatch.setattr(encoder_module, "BATCH_SIZE", 2)
+    at_work, embed = set(), tiny.embed
+    barrier = threading.Barrier(3, timeout=30)  # three batches are under way at a time, or this breaks
+
+    def seen(batch):
+        if threading.get_ident() not in at_work:
+            at_work.add(threading.get_ident())
+            barrier.wait()
+        return embed(batch)
+
+    monkeypatch.setattr(tiny, "embed", seen)
+    many = tiny.encode(of_all_lengths, progress=False)
+    assert (len(at_work), torch.get_num_threads()) == (3, 3)
+    torch.set_num_threads(1)
+    monkeypatch.setattr(tiny, "embed", embed)
+    assert np.array_equal(many, tiny.encode(of_all_lengths, progress=False))
+
+
+def test_what_goes_wrong_in_a_thread_is_raised(tiny, some_sentences, monkeypatch, three_threads):
+    monkeypatch.setattr(tiny, "embed", lambda batch: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tiny.encode(some_sentences, progress=False)
 
 
 def test_dropout_is_off_while_encoding_and_the_mode_is_kept(tiny, some_sentences):

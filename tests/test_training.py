@@ -329,19 +329,19 @@ def collapse(model, kind):
     ("kind", "reason"), [("mean", r"mean cosine is 1\.00"), ("rank", r"rank is \d"), ("equal", "mean cosine is nan")]
 )
 def test_a_collapse_stops_the_run_and_gives_back_the_model(tiny, some_sentences, kind, reason, monkeypatch):
-    """The weights are pushed into a real collapse at step 6; the guard looks at steps 2, 4, 6 of 9."""
+    """The weights are pushed into a real collapse at step 9 of 9; the guard looks at steps 5 and 9."""
     steps, healthy = [], {}
 
     def push(*arguments):
         steps.append(arguments)
-        if len(steps) == 5:
-            healthy.update({name: value.clone() for name, value in tiny.model.state_dict().items()})
         if len(steps) == 6:
+            healthy.update({name: value.clone() for name, value in tiny.model.state_dict().items()})
+        if len(steps) == 9:
             collapse(tiny.model, kind)
         return embed_texts(*arguments)
 
     monkeypatch.setattr(training, "embed_texts", push)
-    with pytest.raises(Collapse, match=rf"{reason}.* at step 6.* as it was at step 4\. Lower"):
+    with pytest.raises(Collapse, match=rf"{reason}.* at step 9.* as it was at step 5\. Lower"):
         fine_tune(tiny, some_sentences, FAST)
     assert all(torch.equal(value, healthy[name]) for name, value in tiny.model.state_dict().items())
     assert not tiny.model.training

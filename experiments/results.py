@@ -64,7 +64,7 @@ def tuned(settings: dict, numbers: dict) -> list[Table]:
     rows = [[run, *(estimate(values[m]) if m in values else "" for m in MEASURES)] for run, values in numbers.items()]
     explanation = (
         f"{settings['model']}, test split, one seed, {settings['graded_train_pairs']} graded pairs: the base, what "
-        "costs no training, SimCSE after one epoch, what learns from the sentences, and what learns from graded pairs"
+        "costs no training, SimCSE, what learns from the sentences, and what learns from graded pairs"
     )
     return [Table("What training buys", explanation, ["", *map(label_of, MEASURES)], rows)]
 

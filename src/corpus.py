@@ -21,7 +21,7 @@ def load_sentences(
     """Read a corpus into a table with a column `sentence`; other columns are kept, `sport` and `event` as text.
 
     `path` is a file, a folder of files of one kind, or the train split of a hub dataset ("owner/name"). A `.txt` file
-    has one sentence a line. Where `text_column` is missing, the only text column there is, is taken, with a warning.
+    has one sentence a line. Without a column `text_column`, a table's only text column is taken, with a warning.
 
     Blank rows are left out. With `duplicates_from`, so are `near_duplicates` of that similarity: in training each would
     be a false negative of its twin, and a test sentence whose twin was trained on is not held out. Warnings count them.

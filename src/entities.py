@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 _WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*(?:\.\d+)?")  # a hyphen joins, and a point before digits
-_STARTS_SENTENCE = re.compile(r'(?:^|[.!?:"“])\s*$')  # the text before a word that is written large for its place alone
+_STARTS_SENTENCE = re.compile(r'(?:^|[.!?:"“])\s*$')  # a word behind it has a capital in any case
 
 
 def find_entities(sentences: Sequence[str]) -> list[list[str]]:

@@ -53,18 +53,24 @@ def make_objective(
     if settings.objective == "graded_pairs":
         views = [encoder.tokenize(pairs[column].tolist()) for column in ("sentence1", "sentence2")]
         relatedness = pairs["relatedness"].to_numpy(np.float32)
-        batch_size = min(PAIR_BATCH, len(pairs))
         return Objective(
-            views, lambda rows, y: graded_loss(*rows.unbind(1), y), batch_size, relatedness, relatedness.tolist()
-        )  # fmt: skip
+            views,
+            loss=lambda rows, y: graded_loss(*rows.unbind(1), y),
+            batch_size=min(PAIR_BATCH, len(pairs)),
+            targets=relatedness,
+            source=relatedness.tolist(),
+        )
     views = [encoder.tokenize(column) for column in _columns(sentences, settings)]
     if settings.objective == "topic_and_facts":
         targets = topic_and_facts(sentences, encoder.encode, settings.facts)
         (targets,) = broadcast_object_list([targets])  # all processes have those of the first, to the last bit
         return Objective(
-            views, lambda rows, y: relation_loss(rows[:, 0], y, settings.stretch), settings.batch_size, targets,
-            list(sentences),
-        )  # fmt: skip
+            views,
+            loss=lambda rows, y: relation_loss(rows[:, 0], y, settings.stretch),
+            batch_size=settings.batch_size,
+            targets=targets,
+            source=list(sentences),
+        )
     if settings.objective == "simcse":
         _refuse_equal_views(encoder, views[0][:2])
         views *= 2  # the two views of a sentence differ by their dropout masks alone

@@ -106,8 +106,8 @@ def within_groups(
     """The distribution within each group: `groups` names the group of each row, and `wordings`, if given, its wording.
     Pairs of one wording are left out, and so are groups without a pair.
 
-    All pairs are counted if the groups together have no more of them than `EXACT_ROWS` rows have; else each group has
-    its share of `SAMPLED_PAIRS`."""
+    All pairs are counted if there are no more than `EXACT_ROWS` rows make; else each group has its share of
+    `SAMPLED_PAIRS`."""
     check_rows(embeddings, unit=True)
     if len(groups) != embeddings.shape[0]:
         raise ValueError(f"{embeddings.shape[0]} embeddings, but the groups of {len(groups)}")

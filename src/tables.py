@@ -133,37 +133,42 @@ def _read_json_lines(lines: list[str], file: Path) -> pd.DataFrame:
 
 
 def _read_delimited(lines: TextIO, file: Path, kind: str) -> pd.DataFrame:
-    """Row by row: pandas makes an index of what has no header, and one sentence of all between two stray quotes."""
+    rows = _rows_by_line(lines, file, kind)
+    if not rows:
+        raise ValueError(f"{file} is empty")
+    header = [name.strip() or f"column {number}" for number, name in enumerate(rows.pop(min(rows)), 1)]
+    _check_header(header, file)
+    filled = [_fitted(cells, header, f"{file}, line {line}") for line, cells in rows.items()]
+    table = pd.DataFrame(filled, columns=header)
+    _check_short_rows({line: len(cells) for line, cells in rows.items() if len(cells) < len(header)}, table, file)
+    return table.apply(_as_numbers)
+
+
+def _rows_by_line(lines: TextIO, file: Path, kind: str) -> dict[int, list[str]]:
+    """The cells of each row that is not blank, by the line in which it begins. Not by pandas: it makes an index of what
+    has no header, and one sentence of all between two stray quotes."""
     header_line = next((line for line in lines if line.strip()), "")
     outside_quotes = re.sub('"[^"]*"', "", header_line)
     delimiter = "\t" if kind == ".tsv" else max(",;\t", key=outside_quotes.count)  # the comma where there is none
     lines.seek(0)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    rows, line, spread, short = [], 1, [], {}
+    reader, rows, spread, start = csv.reader(lines, delimiter=delimiter, strict=True), {}, [], 1
     try:
-        for row in reader:
-            start, line = line, reader.line_num + 1
-            if any(cell.strip() for cell in row):  # Excel leaves rows of delimiters
-                if rows and len(row) < len(rows[0]):
-                    short[start] = len(row)
-                rows.append(_fitted(row, rows[0] if rows else row, f"{file}, line {start}"))
-                spread += [start] * (reader.line_num > start)
-                if (below := reader.line_num - start) >= LONGEST_FIELD:
-                    stray = f"a quote opens here and closes {below} lines below. Take out the stray quote"
-                    raise ValueError(f"{file}, line {start}: {stray}")
+        for cells in reader:
+            below = reader.line_num - start
+            if below >= LONGEST_FIELD:
+                stray = f"a quote opens here and closes {below} lines below. Take out the stray quote"
+                raise ValueError(f"{file}, line {start}: {stray}")
+            if any(cell.strip() for cell in cells):  # Excel leaves rows of delimiters
+                rows[start] = cells
+                spread += [start] * (below > 0)
+            start = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(
-            f"{file}, line {line}: {error}. In a sentence that stands in quotes, each quote is written twice"
+            f"{file}, line {start}: {error}. In a sentence that stands in quotes, each quote is written twice"
         ) from None
     if spread:
         warnings.warn(f"{file}: {len(spread):,} rows over several lines, such as line {spread[0]}", stacklevel=2)
-    if not rows:
-        raise ValueError(f"{file} is empty")
-    header = [name.strip() or f"column {number}" for number, name in enumerate(rows[0], 1)]
-    _check_header(header, file)
-    table = pd.DataFrame(rows[1:], columns=header)
-    _check_short_rows(short, table, file)
-    return table.apply(_as_numbers)
+    return rows
 
 
 def _check_header(header: list[str], file: Path) -> None:

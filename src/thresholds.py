@@ -21,7 +21,7 @@ def choose_thresholds(
 
     Two thresholds, each as (value, low, high) with its 95 % interval from resampling events: the lowest cosine at
     which the wanted `precision` is met, and the lowest that no more than the wanted rate of unrelated pairs reach.
-    None stands for a threshold that cannot be met; as `high`, for one that more than 2.5 % of the replicates lack.
+    None as value: no cosine meets the wish; as `high`: none does in more than 2.5 % of the replicates.
 
     `calibration` holds a logistic one (Platt 1999): 1 / (1 + exp(-slope * cosine - intercept)) is the probability of
     being related. Precision and probability hold for pairs of which `share_related` are related; measure them on other

@@ -7,6 +7,7 @@ and losses at the end of each epoch.
 import contextlib
 import io
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -21,17 +22,17 @@ from src.settings import TrainingSettings
 
 @contextlib.contextmanager
 def run_folder(encoder: Encoder, settings: TrainingSettings, objective: Objective) -> Iterator[Path | None]:
-    """Where this run is saved, named by all that it depends on; None without a cache. No other run may use the folder
-    until the end."""
+    """Where this run is saved, named by all that it depends on; None without a cache. The folder is locked
+    until the `with` block ends."""
     if encoder.cache is None:
         yield None
         return
-    # a longer run begins as a shorter one does, and the settings of other objectives are not used
+    # not `epochs`, for a longer run begins like a shorter one, nor what only other objectives use
     used = settings.used() | {"epochs": None, "precision": settings.bf16}
     texts = [[row["input_ids"] for row in view] for view in objective.views]
     key = cache_key(
-        "training", used, encoder.model.device.type, PartialState().num_processes, encoder.pooling,
-        encoder.weights_checksum(), texts, objective.source,
+        "training", version("scikit-learn"), used, encoder.model.device.type, PartialState().num_processes,
+        encoder.pooling, encoder.weights_checksum(), texts, objective.source,
     )  # fmt: skip
     folder = output_folder(encoder.cache / f"{encoder.name}-{settings.objective}-{key}")
     lock = FileLock(folder / ".lock", timeout=0)

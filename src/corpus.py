@@ -18,7 +18,8 @@ FEWEST = 20  # sentences of a corpus
 def load_sentences(
     path: Path | str, text_column: str = "sentence", duplicates_from: float | None = None
 ) -> pd.DataFrame:
-    """Read a corpus into a table with a column `sentence`; other columns are kept, `sport` and `event` as text.
+    """Read a corpus into a table with a column `sentence`; other columns are kept, `sport`, `event` and `template` as
+    text. A sentence in whose row one of these is blank is a sport, an event, a template of its own.
 
     `path` is a file, a folder of files of one kind, or the train split of a hub dataset ("owner/name"). A `.txt` file
     has one sentence a line. Without a column `text_column`, a table's only text column is taken, with a warning.
@@ -46,10 +47,10 @@ def load_sentences(
         )
         table = table.drop(index=repeats).reset_index(drop=True)
     check_sentences(table["sentence"].tolist(), str(path))
-    groups = [column for column in ("sport", "event") if column in table]
-    if "template" in table:  # a sentence without one has a wording of its own
-        table["template"] = table["template"].astype(object).where(table["template"].notna(), table["sentence"])
-    return table.assign(**{column: table[column].astype(object).fillna("").astype(str) for column in groups})
+    for column in {"sport", "event", "template"} & set(table):
+        names = table[column].astype(object).where(table[column].notna(), "").astype(str)
+        table[column] = names.where(names.str.strip() != "", table["sentence"])
+    return table
 
 
 def _with_sentence_column(table: pd.DataFrame, path: Path | str, text_column: str) -> pd.DataFrame:
@@ -69,7 +70,7 @@ def _with_sentence_column(table: pd.DataFrame, path: Path | str, text_column: st
 
 
 def check_sentences(sentences: Sequence, source: str = "the corpus", at_least: int = 2) -> None:
-    """Raise `ValueError` unless there are as many sentences or more and each is a text that is not blank."""
+    """Raise `ValueError` unless there are `at_least` sentences and each is a text that is not blank."""
     if isinstance(sentences, str):
         raise ValueError(f"{source}: give a list of sentences, not one text ({sentences[:40]!r})")
     if len(sentences) < at_least:
@@ -86,11 +87,11 @@ def near_duplicates(sentences: Sequence[str], similarity: float = 0.9) -> list[i
 
     Two sentences are alike when their digits are the same and the Jaccard index of their runs of five characters is
     `similarity` or more, in [0.8, 1]. Case and spaces do not count. At 0.9 about one letter in a hundred may differ.
-    Candidates are found by MinHash (Broder 1997), all but 1 in 10,000 at a similarity of 0.9 and 1 in 20 at
-    0.8; then their runs are compared.
+    MinHash (Broder 1997) finds the candidates; it misses 1 in 10,000 at a similarity of 0.9 and 1 in 20 at 0.8. Then
+    their runs are compared.
     """
     if not 0.8 <= similarity <= 1:
-        raise ValueError(f"similarity is {similarity}: from 0.8 on two sentences are near-duplicates, 1 is the most")
+        raise ValueError(f"similarity is {similarity}: it must be from 0.8 to 1")
 
     def runs(sentence: str, length: int = 5) -> set[str]:
         text = " ".join(sentence.casefold().split())
@@ -150,9 +151,9 @@ def split_sentences(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
             found = ", ".join(sorted(set(table["split"])))
             raise ValueError(f"column split holds {found}: train and test are needed")
         return table
-    if len(table) < FEWEST:
+    if (count := table["sentence"].nunique()) < FEWEST:
         raise ValueError(
-            f"{len(table)} sentences are too few to train on some and test on others: {FEWEST} are the least, and with "
+            f"{count} sentences are too few to train on some and test on others: {FEWEST} are the least, and with "
             "fewer than a thousand there is little to learn"
         )
     _, number = np.unique(table["sentence"].to_numpy(str), return_inverse=True)  # a repeated one goes to one split

@@ -37,7 +37,7 @@ from src.pooling import POOLINGS, pool
 from src.presets import OLD_LAYOUT, find_weights
 from src.records import cache_key, output_folder, read_json, read_with_checksum, write_with_checksum
 
-BATCH_SIZE = 32  # sentences in a forward pass on a CPU
+BATCH_SIZE, MOST_BATCHES = 32, 16  # sentences in a forward pass on a CPU, and passes at a time
 GPU_TOKENS = 2**15  # in a forward pass on a GPU, which idles where they are few
 Tokens = Sequence[Mapping[str, list[int]]]  # tokenized sentences
 
@@ -112,42 +112,39 @@ class Encoder:
         return embeddings
 
     def encode_tokens(self, tokens: Tokens, progress: bool = True) -> Float[np.ndarray, "sentences dim"]:
-        """`encode` of tokenized sentences, always anew."""
-        state = PartialState()
-        own = list(range(len(tokens)))[state.process_index :: state.num_processes]
-        was_training = self.model.training
-        self.model.eval()
-        vectors = self._encode_share([tokens[row] for row in own], progress and state.is_main_process)
-        self.model.train(was_training)
-        embeddings = np.empty((len(tokens), vectors.shape[1]), np.float32)
-        for rows, share in gather_object([(own, vectors)]):
-            embeddings[rows] = share
-        return embeddings
+        """`encode` of tokenized sentences, always anew.
 
-    def _encode_share(self, tokens: Tokens, progress: bool) -> Float[np.ndarray, "share dim"]:
-        """On a CPU each thread takes batches of its own: threads that share one wait for each other (a fifth of the
-        time on two cores)."""
-        threads, batch_size = torch.get_num_threads(), BATCH_SIZE
-        on_gpu = self.model.device.type == "cuda"
-        if on_gpu and tokens:
-            batch_size = max(1, GPU_TOKENS // max(len(row["input_ids"]) for row in tokens))
-        vectors = np.empty((len(tokens), self.model.config.hidden_size), np.float32)
+        On a CPU each thread encodes batches of its own: threads that share a batch wait for each other.
+        """
+        state, threads, was_training = PartialState(), torch.get_num_threads(), self.model.training
+        own = list(range(len(tokens)))[state.process_index :: state.num_processes]
+        size, workers = BATCH_SIZE, min(threads, MOST_BATCHES)
+        if self.model.device.type == "cuda":
+            size, workers = max(1, GPU_TOKENS // max(len(row["input_ids"]) for row in tokens)), 1
+        share, vectors = [tokens[row] for row in own], np.empty((len(own), self.model.config.hidden_size), np.float32)
 
         def encode_batch(rows: list[int]) -> int:
             with torch.inference_mode():
-                embeddings = self.embed(self.pad([tokens[row] for row in rows]))
+                embeddings = self.embed(self.pad([share[row] for row in rows]))
                 vectors[rows] = F.normalize(embeddings.float(), dim=-1).cpu().numpy()
             return len(rows)
 
-        pool = ThreadPoolExecutor(1 if on_gpu else threads, initializer=torch.set_num_threads, initargs=(1,))
         bar = tqdm(
-            total=len(tokens), desc=f"encoding, {self.name}", unit=" sentences", leave=False, disable=not progress
-        )
-        with pool, bar:
-            for count in pool.map(encode_batch, by_length(tokens, batch_size)):
-                bar.update(count)
-        torch.set_num_threads(threads)  # for threads to come
-        return vectors
+            total=len(own), desc=f"encoding, {self.name}", unit=" sentences", leave=False,
+            disable=not (progress and state.is_main_process),
+        )  # fmt: skip
+        self.model.eval()
+        try:
+            with bar, ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+                for count in executor.map(encode_batch, by_length(share, size)):
+                    bar.update(count)
+        finally:
+            torch.set_num_threads(threads)  # which a worker sets for all threads to come
+            self.model.train(was_training)
+        embeddings = np.empty((len(tokens), vectors.shape[1]), np.float32)
+        for rows, share_of_process in gather_object([(own, vectors)]):
+            embeddings[rows] = share_of_process
+        return embeddings
 
     def weights_checksum(self) -> str:
         """A checksum of the weights as they are now, and of the model's configuration."""
@@ -222,8 +219,8 @@ def _load_transformer(weights: Path) -> PreTrainedModel:
 
 
 def _load_tokenizer(folder: Path, transformer: PreTrainedModel) -> PreTrainedTokenizerBase:
-    """Raises `FileNotFoundError` where there is none, for then transformers would make one to which all sentences are
-    alike, and `ValueError` where it is another model's."""
+    """Raises `FileNotFoundError` where there is none, because transformers would then make one that turns all sentences
+    into the same tokens, and `ValueError` where it belongs to another model."""
     if not any(file for pattern in ("tokenizer*", "vocab*", "*.model", "*bpe*") for file in folder.glob(pattern)):
         raise FileNotFoundError(f"{folder} holds no tokenizer: put tokenizer.json and its kin there, too")
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -261,7 +258,7 @@ def _sentence_transformers_settings(folder: Path) -> tuple[str | None, int | Non
     prompt = (general.get("prompts") or {}).get(general.get("default_prompt_name"), "")
     if prompt and not pooling.get("include_prompt", True):
         raise ValueError(f"{folder} leaves the prompt's tokens out of the pooling, which cannot be done here")
-    names = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
+    names = {word: name for name, word in POOLINGS.items()}
     flags = [key.removeprefix("pooling_mode_") for key, on in pooling.items() if key.startswith("pooling_mode_") and on]
     modes = [names.get(flag, flag) for flag in flags]
     mode = pooling.get("pooling_mode", "+".join(modes))  # version 6 writes one word, older ones a flag for each

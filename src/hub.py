@@ -1,4 +1,4 @@
-"""The Hugging Face hub: whether it answers, found out in seconds and not in minutes."""
+"""Ask the Hugging Face hub, and know within seconds, not minutes, when it does not answer."""
 
 import threading
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def ask_hub(question: Callable[[HfApi], T]) -> T:
         except Exception as error:  # handed to the caller's thread
             errors.append(error)
 
-    thread = threading.Thread(target=ask, daemon=True)  # a thread, since looking a name up knows no timeout
+    thread = threading.Thread(target=ask, daemon=True)  # in a thread, because resolving a host name has no timeout
     thread.start()
     thread.join(SECONDS)
     if answers:

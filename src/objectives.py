@@ -28,7 +28,7 @@ class Objective:
     loss: Callable[[Float[Tensor, "batch views dim"], Tensor | None], Float[Tensor, ""]]
     batch_size: int
     targets: np.ndarray | None = None  # what `loss` learns: one row for each row of texts
-    source: Sequence = ()  # what the targets were made of, by which a run is found again
+    source: Sequence = ()  # what the targets were made of; part of the key of a saved run
 
     @property
     def steps(self) -> int:
@@ -74,12 +74,11 @@ def make_objective(
     if settings.objective == "simcse":
         _refuse_equal_views(encoder, views[0][:2])
         views *= 2  # the two views of a sentence differ by their dropout masks alone
-
-    def contrastive_loss(embeddings: Float[Tensor, "batch views dim"], _) -> Float[Tensor, ""]:
-        anchors, positives, *hard_negatives = embeddings.unbind(1)
-        return info_nce(anchors, positives, settings.temperature, *hard_negatives)
-
-    return Objective(views, contrastive_loss, settings.batch_size)
+    return Objective(
+        views,
+        loss=lambda rows, _: info_nce(rows[:, 0], rows[:, 1], settings.temperature, *rows[:, 2:].unbind(1)),
+        batch_size=settings.batch_size,
+    )
 
 
 def check_data(settings: TrainingSettings, sentences: Sequence, pairs: pd.DataFrame | None) -> None:

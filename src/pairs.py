@@ -110,8 +110,9 @@ def _grades(pairs: pd.DataFrame, empty: pd.Series, path: Path | str) -> pd.Serie
         raise ValueError(f"{path}: {(~empty).sum()} graded pairs, all of one grade: nothing can be learnt of them")
     sides = np.sort(pairs[["sentence1", "sentence2"]].to_numpy(str), axis=1)
     by_pair = grades.groupby([sides[:, 0], sides[:, 1]]).transform("nunique")
-    if len(twice := np.flatnonzero(by_pair > 1)):
-        other = np.flatnonzero((sides == sides[twice[0]]).all(1) & ~empty)[1]
+    if len(twice := np.flatnonzero((by_pair > 1) & ~empty)):
+        same = (sides == sides[twice[0]]).all(1) & ~empty
+        other = np.flatnonzero(same & (grades != grades.iloc[twice[0]]))[0]
         raise ValueError(f"{path}, row {twice[0] + 1}: the pair has two grades, here and in row {other + 1}")
     return grades
 
@@ -128,7 +129,7 @@ def _on_our_scale(grades: pd.Series, path: Path | str) -> tuple[pd.Series, pd.Se
             )
     if grades.isin(ALL_GRADES).all() and high >= 2:
         if low > 0 or high < 4:
-            _warn(f"{path}: grades from {low:g} to {high:g} are taken for some of 0 to 4", depth=3)
+            _warn(f"{path}: grades from {low:g} to {high:g} are taken for grades on the scale 0 to 4", depth=3)
         return grades.astype(int), grades / 4
     _warn(f"{path}: grades from {low:g} to {high:g}, shown as 0 to 4", depth=3)
     relatedness = (grades - low) / (high - low)

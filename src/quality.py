@@ -17,8 +17,8 @@ Scale = Grades | Float[np.ndarray, " pairs"]  # grades of any scale
 Related = Bool[np.ndarray, " pairs"]
 WORD = r"(?u)\b\w\w+\b|[^\w\s.,;:!?'\"()-]"  # two letters or more, or a symbol: there are sentences of emoji alone
 RELATED_FROM = 2  # the grade from which on two sentences count as related: the same kind of event
-# For each recall: whether a threshold will do, by its true-positive and false-positive rate (both classes weighing the
-# same), and how many unrelated pairs it takes to know.
+# For each recall: the test that a threshold must pass, given its true- and false-positive rates (both classes weigh the
+# same), and the fewest unrelated pairs from which that can be judged.
 WANTED = {
     "recall_at_precision[0.9]": (lambda tpr, fpr: tpr >= 0.9 * (tpr + fpr), 10),
     "recall_at_fpr[0.05]": (lambda tpr, fpr: fpr <= 0.05, 20),

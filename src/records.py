@@ -1,4 +1,4 @@
-"""Where the repository is, what a result depends on, and files that are whole or not there."""
+"""The repository's root, cache keys, and files that are written whole or not at all."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from uuid import uuid4
 
 ROOT = Path(__file__).parent.parent
 # Raise it by hand when the same data, weights and settings come to mean other embeddings or another training run.
@@ -39,7 +40,7 @@ def output_folder(path: Path | str) -> Path:
 def write_atomically(path: Path | str, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path beside `path`, then move it there: the old file or the new, never half."""
     path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = path.with_name(f".{uuid4().hex}.{path.name}")
     try:
         write(temporary)
         os.replace(temporary, path)
@@ -49,13 +50,13 @@ def write_atomically(path: Path | str, write: Callable[[Path], object]) -> None:
 
 def write_json(path: Path | str, content: object) -> None:
     text = json.dumps(content, indent=1) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: Path | str):
     """Raises `ValueError` naming the file when it is no JSON."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is no JSON: {error}") from None
 

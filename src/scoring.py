@@ -12,8 +12,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from src import quality, similarity
-from src.bootstrap import REPLICATES, clusters_of, multiplicities, resampled_rows
-from src.bootstrap import resampled_distributions as resampled
+from src.bootstrap import REPLICATES, clusters_of, multiplicities, resampled_distributions, resampled_rows
 from src.quality import ALL_GRADES, FACTS, RELATED_FROM, TOPIC, Cosines, Grades
 from src.records import library_versions
 from src.scorecard import Scorecard
@@ -62,13 +61,14 @@ def score(
     measures that need no grades. `thresholds_from` are other pairs: recalls are at thresholds chosen on them.
     `everyday` are graded pairs of other topics, on any scale.
 
-    Events are resampled; where a table knows none, single sentences. Never pairs, which share sentences. The replicates
-    of range are of a fixed subsample of 2,000 sentences. Pairs within an event that is drawn twice count too often; the
-    replicates are shifted so that their mean is the value on all sentences, which removes that bias.
+    Whole events are resampled, or single sentences where a table names no events; never pairs, because pairs share
+    sentences. The replicates of the range come from a fixed subsample of 2,000 sentences. An event that is drawn twice
+    is paired with itself too often; to remove that bias the replicates are shifted, so that their mean is the value on
+    all sentences.
     """
     sentences = corpus["sentence"].tolist()
     embeddings = encode(sentences)
-    single = np.arange(len(corpus))  # without a column: no pair within a sport, none left out for its wording
+    single = np.arange(len(corpus))  # a missing column: each row is its own sport, and its own wording
     known = [corpus[column] if column in corpus else single for column in ("sport", "template")]
     sports, wordings = (pd.factorize(names)[0] for names in known)
     distribution = similarity.pairwise_distribution(embeddings)
@@ -106,8 +106,9 @@ def score_pairs(
     of_others = others.resamples(replicates, seed + 1) if others else repeat(None)
     drawn = [_pair_values(*samples) for samples in zip(graded.resamples(replicates, seed), of_others)]
     tables = [pairs, thresholds_from[1]] if thresholds_from else [pairs]
-    sentences = [sentence for table in tables for column in ("sentence1", "sentence2") for sentence in table[column]]
-    settings = {"replicates": replicates, "seed": seed, "pairs": _checksum(sentences)}
+    columns = ("sentence1", "sentence2", "grade", "kind")
+    judged_by = [str(value) for table in tables for column in columns for value in table[column]]
+    settings = {"replicates": replicates, "seed": seed, "pairs": _checksum(judged_by)}
     drawn = pd.DataFrame(drawn, columns=list(values), dtype=float)
     return Scorecard(name, values, drawn, settings, cosines=graded.balanced().cosines)
 
@@ -147,9 +148,9 @@ def _resampled_range_values(
     times: Int[np.ndarray, "replicates n"],
 ) -> pd.DataFrame:
     """`_range_values` of each replicate, in a row."""
-    whole = resampled(embeddings, times, np.arange(len(embeddings)))
+    whole = resampled_distributions(embeddings, times, np.arange(len(embeddings)))
     within = {
-        str(sport): resampled(embeddings[rows], times[:, rows], wordings[rows])
+        str(sport): resampled_distributions(embeddings[rows], times[:, rows], wordings[rows])
         for sport, rows in pd.Series(sports).groupby(sports).indices.items()
         if len(set(wordings[rows])) > 1
     }
@@ -166,8 +167,8 @@ def _everyday_order(encode: Encode, pairs: pd.DataFrame, replicates: int, seed: 
     return quality.order(cosines, grades), [quality.order(cosines[rows], grades[rows]) for rows in samples]
 
 
-def _checksum(sentences: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(sentences).encode()).hexdigest()[:16]
+def _checksum(texts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
 class _Graded(NamedTuple):
@@ -200,8 +201,8 @@ def _graded(cosines: Cosines, pairs: pd.DataFrame) -> _Graded:
 
 
 def _pair_values(graded: _Graded, others: _Graded | None = None) -> dict[str, float]:
-    """Those of `PAIR_MEASURES` for which there are ten pairs, two of each kind and grade that they need, and the
-    recalls at thresholds chosen on `others`. What is undefined, such as the order of equal cosines, is left out."""
+    """The `PAIR_MEASURES` for which there are at least ten pairs, and two of each kind and grade that they need; and
+    the recalls at thresholds chosen on `others`. What is undefined, such as the order of equal cosines, is left out."""
     values, counts = {}, np.bincount(graded.groups, minlength=len(KINDS) * len(ALL_GRADES))
     for name, (groups, measure) in PAIR_MEASURES.items():
         if counts[groups].min() > 1 and counts[groups].sum() >= FEWEST_PAIRS:

@@ -8,6 +8,8 @@ from typing import get_args, get_type_hints
 import torch
 import yaml
 
+from src.pooling import POOLINGS
+
 OBJECTIVES = {  # what each uses beside the settings of every run
     "simcse": ("temperature", "batch_size"),
     "supervised_simcse": ("temperature", "batch_size"),
@@ -57,7 +59,7 @@ class TrainingSettings:
 
     @classmethod
     def of(cls, given: Mapping[str, object]) -> "TrainingSettings":
-        """Those among the names of a notebook, its `globals()`."""
+        """The settings among a notebook's `globals()`."""
         return cls(**{field.name: given[field.name] for field in fields(cls)})
 
     @property
@@ -80,7 +82,7 @@ class TrainingSettings:
     @property
     def bf16(self) -> bool:
         if self.precision == "auto":
-            on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+            on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
             return on_gpu or (not torch.cuda.is_available() and torch.cpu._is_avx512_bf16_supported())
         return self.precision == "bf16"
 
@@ -100,7 +102,7 @@ TYPES = {
 } | {name: types for types, names in _OF_NOTEBOOKS.items() for name in names.split()}
 CHOICES = {
     "objective": tuple(OBJECTIVES), "precision": ("auto", "fp32", "bf16"),
-    "pooling": ("cls", "mean", "max"), "comparison_pooling": ("cls", "mean", "max"),
+    "pooling": tuple(POOLINGS), "comparison_pooling": tuple(POOLINGS),
 }  # fmt: skip
 ABOVE_0 = ("temperature", "other_temperature", "stretch", "learning_rate")
 RANGES = {  # from, to
@@ -149,7 +151,7 @@ def is_text(name: str) -> bool:
 
 
 def without_foreign_pairs(given: Mapping[str, object]) -> dict:
-    """The parameters; with a corpus_path, pairs_path is None by default, for the sport pairs do not fit it."""
+    """The parameters. With a corpus_path, pairs_path is None by default: the sport pairs fit no other corpus."""
     return ({"pairs_path": None} if "corpus_path" in given else {}) | dict(given)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from src.encoder import Encoder
+from src.pooling import POOLINGS
 from src.presets import PRESETS
 from src.records import library_versions, read_json, write_atomically, write_json
 
@@ -63,8 +64,7 @@ def _write_files(encoder: Encoder, folder: Path, settings: dict) -> None:
     encoder.model.save_pretrained(folder)  # which makes the folder
     encoder.tokenizer.save_pretrained(folder)
     width = encoder.model.config.hidden_size
-    kinds = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
-    pooling = {f"pooling_mode_{kind}": encoder.pooling == name for name, kind in kinds.items()}
+    pooling = {f"pooling_mode_{word}": encoder.pooling == name for name, word in POOLINGS.items()}
     # the classic module paths: version 6 opens them and older versions know no others
     modules = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
     for path in modules:
@@ -114,4 +114,4 @@ def write_card(
         sections.append(THRESHOLDS.format(share=thresholds["share_related"]))
     listed = "\n".join(f"- {key}: {value}" for key, value in (settings | library_versions()).items())
     sections.append(USE.format(name=name, settings=listed))
-    write_atomically(folder / "README.md", lambda path: path.write_text("\n\n".join(sections) + "\n"))
+    write_atomically(folder / "README.md", lambda path: path.write_text("\n\n".join(sections) + "\n", encoding="utf-8"))

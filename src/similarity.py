@@ -67,9 +67,9 @@ def pairwise_distribution(
 ) -> PairwiseDistribution:
     """Distribution of the cosines of the pairs i < j of unit rows; pairs of one number in `wordings` are left out.
 
-    All pairs are counted up to `EXACT_ROWS` rows, on the GPU when there is one. Above that, or where `sampled_pairs`
-    says so, as many pairs are drawn with the seed (10 million by default; 0 counts all whatever their number), and
-    `quantile_interval` says how far a quantile may be off.
+    Up to `EXACT_ROWS` rows all pairs are counted, on the GPU when there is one; above, 10 million are drawn with the
+    seed. `sampled_pairs` asks for another number, and 0 for all pairs. `quantile_interval` says how far a sampled
+    quantile may be off.
 
     Mean and standard deviation are exact either way, in O(n dim^2) and float64, from (|sum x|^2 - n) / (n(n-1)) and
     (|X'X|_F^2 - n) / (n(n-1)).
@@ -106,8 +106,8 @@ def within_groups(
     """The distribution within each group: `groups` names the group of each row, and `wordings`, if given, its wording.
     Pairs of one wording are left out, and so are groups without a pair.
 
-    All pairs are counted if there are no more than `EXACT_ROWS` rows make; else each group has its share of
-    `SAMPLED_PAIRS`."""
+    All pairs are counted while there are no more of them than `EXACT_ROWS` rows would have; above that each group gets
+    an equal share of `SAMPLED_PAIRS`."""
     check_rows(embeddings, unit=True)
     if len(groups) != embeddings.shape[0]:
         raise ValueError(f"{embeddings.shape[0]} embeddings, but the groups of {len(groups)}")
@@ -181,7 +181,7 @@ def cosines_of_pairs(encode: Encode, pairs: pd.DataFrame) -> Float[np.ndarray, "
 
 def check_rows(embeddings, unit: bool = False) -> None:
     """Raise `ValueError` unless this is an array of floating-point numbers of shape (n, dim), n two or more, with no
-    NaN or infinity, and with `unit` each row of length 1 (to 1e-3). Whatever else it is, is named."""
+    NaN or infinity, and with `unit` each row of length 1 (to 1e-3). The error says what it is instead."""
     if not isinstance(embeddings, np.ndarray):
         raise ValueError(f"embeddings are a {type(embeddings).__name__}: a numpy array of shape (n, dim) is needed")
     if embeddings.ndim != 2:

@@ -126,9 +126,10 @@ def _read_json_lines(lines: list[str], file: Path) -> pd.DataFrame:
             raise ValueError(f"{file}, line {number}: half a character, such as half an emoji, at a cut") from None
         except ValueError as error:
             raise ValueError(f"{file}, line {number}: {error}. Each line must be one object in braces") from None
-        rows += row if isinstance(row, list) else [row] if row is not None else []
-        if not all(isinstance(row, dict) for row in rows[-1:]):
-            raise ValueError(f"{file}, line {number}: {rows[-1]!r:.40} is no object in braces")
+        objects = row if isinstance(row, list) else [row] if row is not None else []
+        if wrong := [item for item in objects if not isinstance(item, dict)]:
+            raise ValueError(f"{file}, line {number}: {wrong[0]!r:.40} is no object in braces")
+        rows += objects
     return pd.DataFrame(rows)
 
 
@@ -136,17 +137,17 @@ def _read_delimited(lines: TextIO, file: Path, kind: str) -> pd.DataFrame:
     rows = _rows_by_line(lines, file, kind)
     if not rows:
         raise ValueError(f"{file} is empty")
-    header = [name.strip() or f"column {number}" for number, name in enumerate(rows.pop(min(rows)), 1)]
+    header = [name.strip() or f"column {number}" for number, name in enumerate(rows.pop(next(iter(rows))), 1)]
     _check_header(header, file)
     filled = [_fitted(cells, header, f"{file}, line {line}") for line, cells in rows.items()]
     table = pd.DataFrame(filled, columns=header)
-    _check_short_rows({line: len(cells) for line, cells in rows.items() if len(cells) < len(header)}, table, file)
+    _check_short_rows(rows, table, file)
     return table.apply(_as_numbers)
 
 
 def _rows_by_line(lines: TextIO, file: Path, kind: str) -> dict[int, list[str]]:
-    """The cells of each row that is not blank, by the line in which it begins. Not by pandas: it makes an index of what
-    has no header, and one sentence of all between two stray quotes."""
+    """The cells of each row that is not blank, by the line where it begins. pandas is not used: it turns a column
+    without a name into an index, and all text between two stray quotes into one sentence."""
     header_line = next((line for line in lines if line.strip()), "")
     outside_quotes = re.sub('"[^"]*"', "", header_line)
     delimiter = "\t" if kind == ".tsv" else max(",;\t", key=outside_quotes.count)  # the comma where there is none
@@ -160,7 +161,8 @@ def _rows_by_line(lines: TextIO, file: Path, kind: str) -> dict[int, list[str]]:
                 raise ValueError(f"{file}, line {start}: {stray}")
             if any(cell.strip() for cell in cells):  # Excel leaves rows of delimiters
                 rows[start] = cells
-                spread += [start] * (below > 0)
+                if below:
+                    spread.append(start)
             start = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(
@@ -183,17 +185,21 @@ def _check_header(header: list[str], file: Path) -> None:
         raise ValueError(f"{file}, line 1: a column named {numbers[0]!r}. Line 1 must name the columns")
 
 
-def _check_short_rows(short: dict[int, int], table: pd.DataFrame, file: Path) -> None:
+def _check_short_rows(rows: dict[int, list[str]], table: pd.DataFrame, file: Path) -> None:
     """Excel drops empty cells at the end of a row. A sentence that was broken in two lines makes two short rows, whose
-    cells are in the wrong columns; a wrong delimiter makes all rows short. `short` is line -> number of cells."""
+    cells are in the wrong columns; a wrong delimiter makes all rows short."""
     width, reason = table.shape[1], None
+    short = {line: len(cells) for line, cells in rows.items() if len(cells) < width}
     for line, cells in short.items():
         if len(short) == len(table):
             reason = "as in all rows. Is it the header's delimiter?"
         elif cells + short.get(line + 1, 0) == width + 1 and (table.iloc[:, cells:] != "").sum().all():
-            reason = "and as few in the next. Put quotes around a sentence with a line break in it"
+            reason = "and as few in the next. Put quotes around a sentence with a line break, or write the empty cells"
         if reason:
             raise ValueError(f"{file}, line {line}: {cells} of {width} columns, {reason}")
+    if short:
+        lines = f"{len(short):,} rows have fewer cells than the header, such as line {min(short)}"
+        warnings.warn(f"{file}: {lines}: the missing ones count as empty", stacklevel=2)
 
 
 def _fitted(row: list[str], header: list[str], place: str) -> list[str]:

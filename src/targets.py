@@ -61,20 +61,20 @@ def lost_facts(
     return facts
 
 
-def word_topics(sentences: Sequence[str], dimensions: int = 50) -> Float[np.ndarray, "n topics"]:
+def word_topics(sentences: Sequence[str]) -> Float[np.ndarray, "n topics"]:
     """Latent semantic analysis (Deerwester et al. 1990), unit rows: words that occur together become alike."""
     tfidf = TfidfVectorizer(min_df=2, sublinear_tf=True, stop_words="english")
     try:
         weights = tfidf.fit_transform(sentences)
     except ValueError:  # no two sentences share a word, as in a script without spaces
         return np.zeros((len(sentences), 1))
-    analysis = make_pipeline(TruncatedSVD(min(dimensions, *weights.shape), random_state=0), Normalizer())
+    analysis = make_pipeline(TruncatedSVD(min(50, *weights.shape), random_state=0), Normalizer())
     return analysis.fit_transform(weights)
 
 
 def add_neighbours(rows: Float[np.ndarray, "n dim"], candidates: int = CANDIDATES) -> Float[np.ndarray, "n dim"]:
-    """Each row plus the mean of its nearest neighbours, centred. These are one candidate in 192, and one more for a row
-    that is no candidate itself."""
+    """Each row plus the mean of its nearest neighbours among the candidates, centred. For every 192 candidates there is
+    one neighbour; a row that is no candidate has one more, because it cannot find itself."""
     chosen = np.arange(len(rows))
     if len(rows) > candidates:
         chosen = np.random.default_rng(0).choice(len(rows), candidates, replace=False)

@@ -21,7 +21,7 @@ def choose_thresholds(
 
     Two thresholds, each as (value, low, high) with its 95 % interval from resampling events: the lowest cosine at
     which the wanted `precision` is met, and the lowest that no more than the wanted rate of unrelated pairs reach.
-    None as value: no cosine meets the wish; as `high`: none does in more than 2.5 % of the replicates.
+    A value of None means that no cosine meets the wish; a `high` of None, that none does in over 2.5 % of replicates.
 
     `calibration` holds a logistic one (Platt 1999): 1 / (1 + exp(-slope * cosine - intercept)) is the probability of
     being related. Precision and probability hold for pairs of which `share_related` are related; measure them on other
@@ -96,8 +96,8 @@ def _calibrate(cosines: Cosines, related: Related) -> dict[str, float]:
 def _with_intervals(
     measure: Callable, arrays: tuple[np.ndarray, ...], pairs: pd.DataFrame, replicates: int, seed: int
 ) -> list[tuple[float, float, float]]:
-    """Each value of `measure(*arrays)` with its 95 % interval from resampling events. The ends are values that were
-    drawn, not between two of them, for a value may be infinite."""
+    """Each value of `measure(*arrays)` with its 95 % interval from resampling events. The ends are drawn values
+    and not interpolated, because a value may be infinite."""
     samples = resampled_rows(clusters_of(pairs), replicates, seed)
     drawn = np.array([measure(*(array[rows] for array in arrays)) for rows in samples])
     estimates = []

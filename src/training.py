@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +59,7 @@ def fine_tune(
       `settings.pair_steps` steps, and `sentences` are not used.
 
     `after_epoch(1)`, … is called with the model in eval mode. With `encoder.cache`, a run that was killed goes on from
-    where it was last saved, and what was trained is not trained again; `after_epoch` is called for all epochs all the
-    same.
+    its last checkpoint, and one that was finished is loaded; either way `after_epoch` is called for every epoch.
 
     Raises `ValueError` for data that the objective cannot use, such as sentences that repeat or are fewer than a batch,
     for a model without dropout where its two views would be equal, or for a damaged checkpoint; `BlockingIOError`
@@ -147,7 +147,7 @@ def embed_texts(encoder: Encoder, texts: Sequence, gradient_caching: bool = Fals
     """
     process = PartialState()
     share = -(-len(texts) // process.num_processes)
-    filled = [*texts, *texts[: share * process.num_processes - len(texts)]]  # all processes have the same number
+    filled = list(islice(cycle(texts), share * process.num_processes))  # all processes have the same number
     own = filled[process.process_index * share : (process.process_index + 1) * share]
     size = CHUNK
     if encoder.model.device.type == "cuda":

@@ -69,6 +69,15 @@ def test_a_sentence_without_a_template_has_a_wording_of_its_own(tmp_path):
     assert load_sentences(path)["template"].tolist() == ["t", "t", "c", "d"]
 
 
+def test_a_blank_cell_is_no_group(tmp_path):
+    path = tmp_path / "corpus.csv"
+    path.write_text("sentence,sport,event,template\na,golf,putt,x\nb,golf,,\nc,, ,\nd,golf,,y\n")
+    table = load_sentences(path)
+    assert table["sport"].tolist() == ["golf", "golf", "c", "golf"]
+    assert table["event"].tolist() == ["putt", "b", "c", "d"]
+    assert table["template"].tolist() == ["x", "b", "c", "y"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -128,6 +137,7 @@ def test_a_row_over_several_lines_is_one_and_said(tmp_path):
         (b"\xff\xfes\x00e\x00", r"is UTF-16\. Save the file in UTF-8"),
         (b'{"sentence": "fine"}\n{"sentence": "open}\n', "line 2: Unterminated string"),
         (b'{"sentence": "fine"}\n"alone"\n', "line 2: 'alone' is no object in braces"),
+        (b'[{"sentence": "fine"}, "alone", {"sentence": "fine"}]\n', "line 1: 'alone' is no object in braces"),
     ],
 )
 def test_bad_lines_of_a_json_file_are_named(tmp_path, content, message):
@@ -147,6 +157,12 @@ def test_what_excel_and_json_do_to_a_table(tmp_path):
     (tmp_path / "table.txt").write_text("id\tsentence\n0\tone\n1\ttwo\n")
     with pytest.raises(ValueError, match=r"is a table with tabs: rename it to \.tsv"):
         load_sentences(tmp_path / "table.txt")
+
+
+def test_short_rows_are_counted(tmp_path):
+    (tmp_path / "corpus.csv").write_text("id,sentence\n1,It came late\nand broken\n2,Good\n")
+    with pytest.warns(UserWarning, match="1 rows have fewer cells than the header, such as line 3"):
+        load_sentences(tmp_path / "corpus.csv")
 
 
 @pytest.mark.parametrize(
@@ -375,7 +391,7 @@ def test_columns_of_groups_and_another_text_beside_a_sentence(tmp_path):
     assert load_sentences(path, "text").to_dict("list") == expected
     path = tmp_path / "corpus.jsonl"
     path.write_text("\n".join(json.dumps({"sentence": s, "sport": g}) for s, g in zip("abc", ("x", None, None))))
-    assert load_sentences(path)["sport"].tolist() == ["x", "", ""]
+    assert load_sentences(path)["sport"].tolist() == ["x", "b", "c"]
 
 
 def test_splits_that_cannot_be_used_are_refused():

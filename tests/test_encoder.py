@@ -91,8 +91,10 @@ def test_threads_do_not_matter(tiny, of_all_lengths, monkeypatch, three_threads)
 
 def test_what_goes_wrong_in_a_thread_is_raised(tiny, some_sentences, monkeypatch, three_threads):
     monkeypatch.setattr(tiny, "embed", lambda batch: 1 / 0)
+    tiny.model.train()
     with pytest.raises(ZeroDivisionError):
         tiny.encode(some_sentences, progress=False)
+    assert (torch.get_num_threads(), tiny.model.training) == (3, True)  # as before
 
 
 def test_dropout_is_off_while_encoding_and_the_mode_is_kept(tiny, some_sentences):

@@ -100,6 +100,8 @@ def test_grades_of_any_scale_are_used_in_full(tmp_path, column, grades, relatedn
         ("ab cd", [2, "high"], "row 2: the grade is 'high', not a number"),
         ("ab cd", ["inf", 1], "row 1: the grade is .*inf.*, not a number"),
         ("ab cd ba", [2, 1, 3], "row 1: the pair has two grades, here and in row 3"),
+        ("ab ab ba", [1, 1, 3], "row 1: the pair has two grades, here and in row 3"),
+        ("ab ab ba", ["", 1, 3], "row 2: the pair has two grades, here and in row 3"),
     ],
 )
 def test_grades_that_cannot_be_used(tmp_path, sides, grades, message):

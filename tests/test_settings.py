@@ -77,7 +77,7 @@ def test_bf16_where_the_hardware_has_it(monkeypatch, supported):
     assert {precision: TrainingSettings(precision=precision).bf16 for precision in expected} == expected
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: not supported)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: supported)
     assert {precision: TrainingSettings(precision=precision).bf16 for precision in expected} == expected
 
 

@@ -1,3 +1,4 @@
+import os
 import shutil
 import socket
 import threading
@@ -39,7 +40,7 @@ def test_missing_package_says_what_to_install(monkeypatch, tmp_path):
         load_encoder("test-model", models_folder=tmp_path)
 
 
-def test_parts_of_a_zip_are_joined_once(tmp_path):
+def test_parts_of_a_zip_are_joined_once(tmp_path, monkeypatch):
     folder = make_tiny_model(tmp_path / "source" / "test-model")
     with zipfile.ZipFile(tmp_path / "whole.zip", "w") as archive:
         for path in folder.iterdir():
@@ -51,6 +52,14 @@ def test_parts_of_a_zip_are_joined_once(tmp_path):
     joined = _join_parts(parts, tmp_path / "models" / "test-model")
     assert load_encoder(str(joined), "cls").model.config.hidden_size == 32
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["test-model"]
+
+    def another_process_is_faster(source, target):
+        shutil.copytree(source, target)
+        os.rename(source, target)  # which fails
+
+    monkeypatch.setattr(presets.os, "replace", another_process_is_faster)
+    assert load_encoder(str(_join_parts(parts, tmp_path / "others" / "test-model")), "cls")
+    assert [path.name for path in (tmp_path / "others").iterdir()] == ["test-model"]
 
 
 def test_a_hub_model_is_taken_from_the_local_folder(tiny_folder, tmp_path):

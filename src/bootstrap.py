@@ -43,8 +43,8 @@ def resampled_distributions(
 ) -> list[PairwiseDistribution | None]:
     """The distribution of each replicate, in which row i is drawn `times[:, i]` times; None where it has no pair.
 
-    A pair counts once for each drawn copy of its first row with each of its second. Pairs of one wording do not count,
-    nor do pairs of two copies of one row.
+    A pair counts as often as its first row was drawn, multiplied by how often its second was. Pairs of one wording do
+    not count, nor do pairs of two copies of one row.
     """
     first, second = np.nonzero(np.triu(wordings[:, None] != wordings, 1))
     bins = ((embeddings @ embeddings.T + 1) * (BINS / 2)).astype(np.int32).clip(0, BINS - 1)[first, second]

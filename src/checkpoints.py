@@ -7,7 +7,6 @@ and losses at the end of each epoch.
 import contextlib
 import io
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -27,12 +26,12 @@ def run_folder(encoder: Encoder, settings: TrainingSettings, objective: Objectiv
     if encoder.cache is None:
         yield None
         return
-    # not `epochs`, for a longer run begins like a shorter one, nor what only other objectives use
+    # without `epochs`, because a longer run begins like a shorter one, and without other objectives' settings
     used = settings.used() | {"epochs": None, "precision": settings.bf16}
     texts = [[row["input_ids"] for row in view] for view in objective.views]
     key = cache_key(
-        "training", version("scikit-learn"), used, encoder.model.device.type, PartialState().num_processes,
-        encoder.pooling, encoder.weights_checksum(), texts, objective.source,
+        "training", used, encoder.model.device.type, PartialState().num_processes, encoder.pooling,
+        encoder.weights_checksum(), texts, objective.source,
     )  # fmt: skip
     folder = output_folder(encoder.cache / f"{encoder.name}-{settings.objective}-{key}")
     lock = FileLock(folder / ".lock", timeout=0)

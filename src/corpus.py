@@ -19,7 +19,7 @@ def load_sentences(
     path: Path | str, text_column: str = "sentence", duplicates_from: float | None = None
 ) -> pd.DataFrame:
     """Read a corpus into a table with a column `sentence`; other columns are kept, `sport`, `event` and `template` as
-    text. A sentence in whose row one of these is blank is a sport, an event, a template of its own.
+    text. Where one of these is blank, the sentence itself stands in, so that it forms a group of its own.
 
     `path` is a file, a folder of files of one kind, or the train split of a hub dataset ("owner/name"). A `.txt` file
     has one sentence a line. Without a column `text_column`, a table's only text column is taken, with a warning.
@@ -48,7 +48,7 @@ def load_sentences(
         table = table.drop(index=repeats).reset_index(drop=True)
     check_sentences(table["sentence"].tolist(), str(path))
     for column in {"sport", "event", "template"} & set(table):
-        names = table[column].astype(object).where(table[column].notna(), "").astype(str)
+        names = table[column].astype(object).fillna("").astype(str)
         table[column] = names.where(names.str.strip() != "", table["sentence"])
     return table
 

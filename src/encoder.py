@@ -37,7 +37,8 @@ from src.pooling import POOLINGS, pool
 from src.presets import OLD_LAYOUT, find_weights
 from src.records import cache_key, output_folder, read_json, read_with_checksum, write_with_checksum
 
-BATCH_SIZE, MOST_BATCHES = 32, 16  # sentences in a forward pass on a CPU, and passes at a time
+BATCH_SIZE = 32  # sentences in a forward pass on a CPU
+MOST_BATCHES = 16  # at a time on a CPU, since each takes memory
 GPU_TOKENS = 2**15  # in a forward pass on a GPU, which idles where they are few
 Tokens = Sequence[Mapping[str, list[int]]]  # tokenized sentences
 
@@ -121,7 +122,8 @@ class Encoder:
         size, workers = BATCH_SIZE, min(threads, MOST_BATCHES)
         if self.model.device.type == "cuda":
             size, workers = max(1, GPU_TOKENS // max(len(row["input_ids"]) for row in tokens)), 1
-        share, vectors = [tokens[row] for row in own], np.empty((len(own), self.model.config.hidden_size), np.float32)
+        share = [tokens[row] for row in own]
+        vectors = np.empty((len(own), self.model.config.hidden_size), np.float32)
 
         def encode_batch(rows: list[int]) -> int:
             with torch.inference_mode():
@@ -139,7 +141,7 @@ class Encoder:
                 for count in executor.map(encode_batch, by_length(share, size)):
                     bar.update(count)
         finally:
-            torch.set_num_threads(threads)  # which a worker sets for all threads to come
+            torch.set_num_threads(threads)  # the workers changed it for threads that start later
             self.model.train(was_training)
         embeddings = np.empty((len(tokens), vectors.shape[1]), np.float32)
         for rows, share_of_process in gather_object([(own, vectors)]):

@@ -76,6 +76,7 @@ def make_objective(
         views *= 2  # the two views of a sentence differ by their dropout masks alone
     return Objective(
         views,
+        # a third text, where there is one, is a hard negative
         loss=lambda rows, _: info_nce(rows[:, 0], rows[:, 1], settings.temperature, *rows[:, 2:].unbind(1)),
         batch_size=settings.batch_size,
     )

@@ -16,7 +16,7 @@ CACHE_VERSION = 2
 
 def library_versions() -> dict[str, str]:
     """The versions that stand beside every result."""
-    return {package: version(package) for package in ("torch", "transformers", "numpy")}
+    return {package: version(package) for package in ("torch", "transformers", "numpy", "scikit-learn")}
 
 
 def cache_key(*parts: object) -> str:
